@@ -1,0 +1,21 @@
+"""headtool: study the attention heads of transformer models.
+
+Every command is a function here too: headtool.score("demo") returns the path of its run directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "score"]
+
+if TYPE_CHECKING:
+    from headtool.commands.score import command as score
+
+
+def __getattr__(name: str) -> Any:
+    if name == "score":
+        return importlib.import_module("headtool.commands.score").command
+    raise AttributeError(f"module 'headtool' has no attribute {name!r}")

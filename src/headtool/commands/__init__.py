@@ -1,0 +1,1 @@
+"""One file a command: its signature is its configuration; heavy imports stand inside the body."""

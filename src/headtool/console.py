@@ -1,0 +1,110 @@
+"""Where words go: the result to stdout, everything else to stderr, each in a form that suits its reader."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json as jsonlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+PLAIN_EVERY = 10.0  # seconds between two progress lines when stderr is no terminal
+
+
+@dataclass
+class Console:
+    """The voice of one command. quiet leaves warnings and errors; json puts one JSON object on stdout."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    silent: bool = False  # ranks above 0 say nothing but errors
+    log: Path | None = None  # run.log, once there is a run directory
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def talks(self) -> bool:
+        return not (self.quiet or self.json or self.silent)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        self._record(text)
+        if self.talks:
+            print(f"headtool: {text}", file=sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """Something worth knowing under -v."""
+        self._record(text)
+        if self.verbose and self.talks:
+            print(f"headtool: {text}", file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Something that changes how the result must be read; it is kept in the manifest as well."""
+        self.warnings.append(text)
+        self._record(f"warning: {text}")
+        if not self.silent:
+            print(f"headtool: warning: {text}", file=sys.stderr)
+
+    def result(self, line: str, fields: dict[str, Any]) -> None:
+        """The result of a command, on stdout: one line, or with --json one object."""
+        if self.silent:
+            return
+        print(jsonlib.dumps(fields, allow_nan=False) if self.json else line, flush=True)
+
+    def show(self, *renderables: Any) -> None:
+        """Rich tables and texts on stderr: for the reader, not for a program."""
+        if not self.talks:
+            return
+        from rich.console import Console as Rich
+
+        width = None if sys.stderr.isatty() else 100
+        Rich(file=sys.stderr, width=width, highlight=False).print(*renderables)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """A function to call with the units just done: a bar on a terminal, a line now and then elsewhere."""
+        if not self.talks or total == 0:
+            yield lambda units: None
+        elif sys.stderr.isatty():
+            from rich.console import Console as Rich
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=Rich(file=sys.stderr), transient=True) as bar:
+                task = bar.add_task(what, total=total, completed=done)
+                yield lambda units: bar.advance(task, units)
+        else:
+            yield _plain_progress(what, total, done, sys.stderr)
+
+    def _record(self, text: str) -> None:
+        if self.log is not None:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{now} {text}\n")
+
+
+def _plain_progress(what: str, total: int, done: int, out: TextIO) -> Callable[[int], None]:
+    start = said = time.monotonic()
+    first = done
+
+    def advance(units: int) -> None:
+        nonlocal done, said
+        done += units
+        now = time.monotonic()
+        if now - said >= PLAIN_EVERY:
+            said = now
+            left = (now - start) / max(done - first, 1) * (total - done)
+            print(f"headtool: {what} {done}/{total}, about {left:.0f} s left", file=out, flush=True)
+
+    return advance

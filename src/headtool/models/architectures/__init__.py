@@ -1,0 +1,1 @@
+"""One file a family: LAYOUT, pure data. NAMES are the values of config.model_type."""

@@ -1,0 +1,17 @@
+"""BERT and ELECTRA: learned absolute positions, both directions."""
+
+from headtool.models.layout import Layout
+
+NAMES = ("bert", "electra")
+
+LAYOUT = Layout(
+    blocks="encoder.layer",
+    attention="attention.self",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    out="attention.output.dense",
+    causal=False,
+    embedding="embeddings.word_embeddings",
+    final_norm=None,
+)

@@ -1,0 +1,18 @@
+"""DeBERTa-v2 and v3: content and relative position in separate terms; attention that is its own."""
+
+from headtool.models.layout import Layout
+
+NAMES = ("deberta-v2",)
+
+LAYOUT = Layout(
+    blocks="encoder.layer",
+    attention="attention.self",
+    query="attention.self.query_proj",
+    key="attention.self.key_proj",
+    value="attention.self.value_proj",
+    out="attention.output.dense",
+    causal=False,
+    interface=False,
+    embedding="embeddings.word_embeddings",
+    final_norm=None,
+)

@@ -1,0 +1,17 @@
+"""DistilBERT: BERT's attention under other names, no token types."""
+
+from headtool.models.layout import Layout
+
+NAMES = ("distilbert",)
+
+LAYOUT = Layout(
+    blocks="transformer.layer",
+    attention="attention",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    out="attention.out_lin",
+    causal=False,
+    embedding="embeddings.word_embeddings",
+    final_norm=None,
+)

@@ -1,0 +1,14 @@
+"""Mistral: Llama with a sliding window."""
+
+from headtool.models.layout import Layout
+
+NAMES = ("mistral", "ministral")
+
+LAYOUT = Layout(
+    blocks="layers",
+    attention="self_attn",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    out="self_attn.o_proj",
+)

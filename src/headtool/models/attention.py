@@ -1,0 +1,178 @@
+"""headtool's own attention function, registered with transformers under one name together with its mask.
+
+Unwatched it is the fused kernel. Watched at one position a sequence it computes those rows beside the kernel;
+watched at all positions it computes the rows itself, a block of queries at a time, and the output from them.
+So no more than one block of one layer's attention map is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from headtool.errors import HeadtoolError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "headtool"
+WATCH = "_headtool_watch"  # the attribute of an attention module that holds its watch
+BLOCK_ELEMENTS = 1 << 22  # of one block's (batch, head, query, key): 16 MB in float32, which a cache nearly holds
+# What families pass that changes nothing here: windows are in the mask, the rest is for other kernels.
+IGNORED = frozenset(
+    [
+        "sliding_window",
+        "deterministic",
+        "position_ids",
+        "output_attentions",
+        "use_cache",
+        "is_causal",
+        "cache_position",
+        "token_type_ids",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of attention: of each head, from one or more query positions to the keys.
+
+    weights  (batch, head, query, key), float32; a row sums to 1, or to 1 - sink
+    visible  (batch or 1, 1, query, key) bool: the keys that the query may see
+    sink     (batch, head, query) or None: the weight that a learned sink takes (gpt-oss)
+    first    the position of the first of the query rows, when they are consecutive positions; else None
+    """
+
+    weights: torch.Tensor
+    visible: torch.Tensor
+    sink: torch.Tensor | None
+    first: int | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to show of a layer's attention: rows at one position a sequence (at), or all rows (at=None)."""
+
+    see: Callable[[Rows], None]
+    at: torch.Tensor | None
+
+
+def headtool_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention for transformers' AttentionInterface: query (batch, head, position, head_dim), key and value with
+    their kv heads not repeated, mask bool or None; returns (batch, position, head, head_dim) and None.
+
+    softcap: scores become softcap tanh(scores / softcap). s_aux: one sink logit a head.
+    Raises HeadtoolError for an argument of the family that is not understood: nothing is ignored silently.
+    """
+    for name, given in kwargs.items():
+        if given is not None and name not in IGNORED:
+            raise HeadtoolError(
+                f"this family's attention is given '{name}', which headtool does not understand",
+                hint="see docs/families.md",
+            )
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise HeadtoolError(
+            "this family adds a bias to its scores, which headtool does not understand", hint="see docs/families.md"
+        )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
+    watch: Watch | None = getattr(module, WATCH, None)
+    plain = softcap is None and s_aux is None
+    if watch is not None and watch.at is not None:
+        at = watch.at.to(query.device)
+        one = query[torch.arange(len(at), device=query.device), :, at].unsqueeze(2)  # (batch, head, 1, head_dim)
+        seen = _visible_at(attention_mask, causal, at, key.shape[2])
+        weights, sink = _weights(one, key, seen, scaling, softcap, s_aux)
+        watch.see(Rows(weights, seen, sink, None))
+    if plain and (watch is None or watch.at is not None):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling)
+    output = torch.empty_like(query)
+    for start, stop, keys in _blocks(query, key, causal_only=bool(getattr(module, "is_causal", False))):
+        seen = _visible_block(attention_mask, causal, start, stop, keys, query.device)
+        weights, sink = _weights(query[:, :, start:stop], key[:, :, :keys], seen, scaling, softcap, s_aux)
+        if watch is not None and watch.at is None:
+            watch.see(Rows(weights, seen, sink, start))
+        dropped = torch.nn.functional.dropout(weights, dropout, training=module.training).to(value.dtype)
+        output[:, :, start:stop] = _by_group(dropped, value[:, :, :keys])
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _blocks(query: torch.Tensor, key: torch.Tensor, causal_only: bool) -> list[tuple[int, int, int]]:
+    """(start, stop, keys) of the blocks of query rows; a causal block needs no key beyond its last row."""
+    batch, heads, length, _ = query.shape
+    step = max(1, min(length, BLOCK_ELEMENTS // (batch * heads * key.shape[2])))
+    triangular = causal_only and length == key.shape[2]
+    return [
+        (a, min(a + step, length), min(a + step, length) if triangular else key.shape[2])
+        for a in range(0, length, step)
+    ]
+
+
+def _visible_at(mask: torch.Tensor | None, causal: bool, at: torch.Tensor, keys: int) -> torch.Tensor:
+    if mask is not None:
+        mask = mask.expand(len(at), *mask.shape[1:])
+        return mask[torch.arange(len(at), device=mask.device), :, at].unsqueeze(2)
+    if causal:
+        return (torch.arange(keys, device=at.device) <= at[:, None])[:, None, None]
+    return torch.ones(1, 1, 1, keys, dtype=torch.bool, device=at.device)
+
+
+def _visible_block(
+    mask: torch.Tensor | None, causal: bool, start: int, stop: int, keys: int, device: torch.device
+) -> torch.Tensor:
+    if mask is not None:
+        return mask[:, :, start:stop, :keys]
+    if causal:
+        return (torch.arange(keys, device=device) <= torch.arange(start, stop, device=device)[:, None])[None, None]
+    return torch.ones(1, 1, stop - start, keys, dtype=torch.bool, device=device)
+
+
+def _weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    visible: torch.Tensor,
+    scaling: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """softmax(mask(softcap(q k^T scaling))) in float32: (batch, head, query, key), and the sink's share."""
+    scores = _by_group(query, key.transpose(2, 3)).float().mul_(scaling)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    scores.masked_fill_(~visible, torch.finfo(torch.float32).min)
+    if sinks is None:
+        return scores.softmax(-1), None
+    column = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    weights = torch.cat([scores, column], -1).softmax(-1)
+    return weights[..., :-1], weights[..., -1]
+
+
+def _by_group(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Left (batch, head, a, b) @ right (batch, kv_head, b, c), each kv head serving its group, without repeating it."""
+    batch, heads, a, b = left.shape
+    kv_heads = right.shape[1]
+    if heads == kv_heads:
+        return left @ right
+    grouped = left.reshape(batch, kv_heads, heads // kv_heads * a, b) @ right
+    return grouped.view(batch, heads, a, right.shape[-1])
+
+
+AttentionInterface.register(NAME, headtool_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

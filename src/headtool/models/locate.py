@@ -1,0 +1,109 @@
+"""From MODEL on the command line to a folder whose files have been looked at, without importing torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from headtool.errors import HeadtoolError, translate
+from headtool.models.checkpoint import weight_files
+
+BUILT_IN = {"demo": "decoder", "demo-encoder": "encoder"}
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HASHED_WHOLE = 1 << 30  # bytes of a weight file that are hashed whole; of a larger one, evenly spaced blocks
+BLOCK = 1 << 20
+BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model that is on this machine: its folder, its names, its configuration as written."""
+
+    folder: Path
+    label: str
+    model_id: str
+    revision: str | None
+    config: Mapping[str, Any]
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config["model_type"])
+
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies the model: its id and revision for the reader, a hash of its files for the machine.
+
+        The hash covers the configuration, the tokenizer and the weights. Weight files above 1 GiB enter with their
+        size, header and 256 evenly spaced blocks of 1 MiB.
+        """
+        digest = hashlib.sha256()
+        small = [self.folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+        for file in [*(f for f in small if f.is_file()), *weight_files(self.folder)]:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            starts = range(0, size, BLOCK) if size <= HASHED_WHOLE else range(0, size, size // BLOCKS)
+            with file.open("rb") as handle:
+                for start in starts:
+                    handle.seek(start)
+                    digest.update(handle.read(BLOCK))
+        named = {"model": self.model_id, "weights_sha256": digest.hexdigest()}
+        return named | ({"revision": self.revision} if self.revision else {})
+
+
+def locate(model: str) -> Located:
+    """Find a model: built in, in a folder, or on the hub (downloaded into its cache where it is not there yet).
+
+    Raises HeadtoolError where there is none, or where the folder holds no readable configuration.
+    """
+    if model in BUILT_IN:
+        folder = Path(str(resources.files("headtool") / "demo" / BUILT_IN[model]))
+        return Located(folder, model, model, None, _config(folder))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        # A snapshot in the hub's cache is named by its commit: the folder above its parent names the model.
+        return Located(path, path.resolve().name, str(path), None, _config(path))
+    looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.count("/") > 1
+    if looks_like_path or path.exists() or not HUB_ID.fullmatch(model):
+        what = "is no folder" if path.exists() else "there is no such model folder"
+        raise HeadtoolError(
+            f"{model}: {what}", hint="give a folder with config.json and safetensors, a hub id, or 'demo'"
+        )
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Located:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    repo, _, revision = model.partition("@")
+    disable_progress_bars()
+    try:
+        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub raises many classes; the table of errors knows them
+        known = translate(error)
+        if known is None:
+            raise
+        raise HeadtoolError(f"'{model}' is no folder here, and {known}", hint=known.hint, code=known.code) from error
+    return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise HeadtoolError(
+            f"{folder}: there is no config.json", hint="a model folder holds config.json and *.safetensors"
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HeadtoolError(f"{file}: not JSON ({error})", hint="download it again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise HeadtoolError(f"{file}: it names no model_type", hint="it is not the config.json of a transformers model")
+    return config

@@ -1,0 +1,239 @@
+"""Every flag that commands share, once, as an Annotated alias. A command's signature is its configuration.
+
+Order of truth: flag > HEADTOOL_* variable > --config FILE > default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from headtool import folder
+from headtool.errors import HeadtoolError
+
+GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
+
+
+def flag(*names: str, help: str, group: str = "Options", **more: Any) -> Any:
+    """An option with its HEADTOOL_* variable, named after the long flag."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "HEADTOOL_" + long.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=group, **more)
+
+
+# -- TAB ------------------------------------------------------------------------------------------------------------
+
+
+def of_list(choices: tuple[str, ...], incomplete: str) -> list[str]:
+    """Complete the last item of a comma-separated list."""
+    head, comma, last = incomplete.rpartition(",")
+    taken = head.split(",")
+    return [f"{head}{comma}{name}" for name in choices if name.startswith(last) and name not in taken]
+
+
+def complete_scores(incomplete: str) -> list[str]:
+    return of_list(folder.names("headtool.scores"), incomplete)
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    return [name for name in folder.names("headtool.tasks") if name.startswith(incomplete)]
+
+
+def complete_families(incomplete: str) -> list[str]:
+    return [name for name in folder.names("headtool.models.architectures") if name.startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """The built-in models, then folders that hold a config.json and the folders on the way to them."""
+    from headtool.models.locate import BUILT_IN
+
+    built_in = [name for name in BUILT_IN if name.startswith(incomplete)]
+    typed = Path(incomplete)
+    above, start = (typed, "") if incomplete.endswith(("/", os.sep)) else (typed.parent, typed.name)
+    try:
+        found = sorted(p for p in above.iterdir() if p.is_dir() and p.name.startswith(start))
+    except OSError:
+        found = []
+    visible = [p for p in found if start.startswith(".") or not p.name.startswith(".")]
+    return built_in + [str(p) if (p / "config.json").is_file() else f"{p}{os.sep}" for p in visible]
+
+
+# -- configuration file ---------------------------------------------------------------------------------------------
+
+
+def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
+    """Make the file's values the defaults of the command; names are those of the flags."""
+    if value is None or ctx.resilient_parsing:
+        return value
+    try:
+        text = value.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HeadtoolError(f"--config {value}: cannot be read", hint=str(error)) from error
+    try:
+        if value.suffix == ".toml":
+            import tomllib
+
+            given = tomllib.loads(text)
+        else:
+            import yaml
+
+            given = yaml.safe_load(text) or {}
+    except Exception as error:  # two libraries, many classes, one meaning
+        reason = " ".join(str(error).split())
+        raise HeadtoolError(f"--config {value}: neither TOML nor YAML that can be read", hint=reason[:200]) from error
+    if not isinstance(given, dict):
+        raise HeadtoolError(f"--config {value}: holds no names and values", hint="for example a line 'scores: out,ent'")
+    known = {parameter.name for parameter in ctx.command.params}
+    defaults: dict[str, Any] = {}
+    for key, setting in given.items():
+        name = str(key).replace("-", "_").removeprefix("__")
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(k for k in known if k), n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "the names are those of the flags"
+            raise HeadtoolError(f"--config {value}: there is no setting named '{key}'", hint=hint)
+        defaults[name] = _as_given(setting, repeats=name == "field")
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return value
+
+
+def _as_given(setting: Any, repeats: bool) -> Any:
+    """A list stands for the comma-separated list that the flag takes, or for a flag given again and again."""
+    if isinstance(setting, list):
+        return [str(item) for item in setting] if repeats else ",".join(str(item) for item in setting)
+    return setting
+
+
+# -- lists ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(text: str, what: str) -> list[int]:
+    """The numbers of a list such as "0,3,6-9", in the order given, each once.
+
+    Raises HeadtoolError for anything else.
+    """
+    found: dict[int, None] = {}
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", item)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise HeadtoolError(f"{what} {text}: '{item}' is no number or range", hint="for example 0,3,6-9")
+        found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return list(found)
+
+
+def number_or(word: str, text: str | int, what: str) -> int | None:
+    """A positive number, or None for the word."""
+    if str(text) == word:
+        return None
+    if not str(text).isdigit() or int(text) < 1:
+        raise HeadtoolError(f"{what} {text}: neither '{word}' nor a number from 1", hint=f"for example {what} 32")
+    return int(text)
+
+
+# -- the flags ------------------------------------------------------------------------------------------------------
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A hub id (id@revision), a folder, 'demo' or 'demo-encoder'.",
+        autocompletion=complete_models,
+        show_default=False,
+    ),
+]
+Family = Annotated[
+    str | None,
+    flag(
+        "--family",
+        help="Read the model by this family's layout; the checks at opening still hold.",
+        group=GROUP_MODEL,
+        autocompletion=complete_families,
+    ),
+]
+Device = Annotated[str, flag("--device", help="auto, cpu, cuda, cuda:1, mps.", group=GROUP_MODEL)]
+Dtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16", "fp64"],
+    flag("--dtype", help="auto: fp32 on a CPU; bf16, else fp16, else fp32 on a GPU.", group=GROUP_MODEL),
+]
+Threads = Annotated[
+    int, flag("--threads", min=0, help="CPU threads; 0: the cores that this process may use.", group=GROUP_MODEL)
+]
+
+Data = Annotated[
+    str | None,
+    flag(
+        "--data",
+        metavar="DATA",
+        help="A .json, .jsonl, .parquet, .csv or .txt file, or a hub data set ID[:CONFIG][:SPLIT].",
+        group=GROUP_DATA,
+    ),
+]
+Task = Annotated[
+    str | None,
+    flag(
+        "--task",
+        help="A built-in task, or how to read the rows of --data (default: by their fields).",
+        group=GROUP_DATA,
+        autocompletion=complete_tasks,
+    ),
+]
+Field = Annotated[
+    list[str] | None,
+    flag(
+        "--field",
+        metavar="NAME=PATH",
+        help="Where a field stands in a row, dotted: --field question=query.text. Repeatable.",
+        group=GROUP_DATA,
+    ),
+]
+QuestionMarker = Annotated[
+    str | None, flag("--question-marker", help="The text after which the question begins.", group=GROUP_DATA)
+]
+ChoicesMarker = Annotated[
+    str | None, flag("--choices-marker", help="The text at which the question ends.", group=GROUP_DATA)
+]
+Limit = Annotated[int | None, flag("--limit", min=1, help="Read the first N rows only.", group=GROUP_DATA)]
+Subset = Annotated[
+    str, flag("--subset", metavar="N|all", help="A seeded sample of N of the rows read.", group=GROUP_DATA)
+]
+SubsetSeed = Annotated[int, flag("--subset-seed", min=0, help="Seed of that sample.", group=GROUP_DATA)]
+BatchSize = Annotated[str, flag("--batch-size", metavar="N|auto", help="Sequences a batch.", group=GROUP_DATA)]
+MaxLength = Annotated[int, flag("--max-length", min=2, help="Tokens a sequence, at most.", group=GROUP_DATA)]
+Seed = Annotated[int, flag("--seed", min=0, help="Seed of everything random.", group=GROUP_DATA)]
+
+Out = Annotated[
+    Path | None,
+    flag("--out", metavar="DIR", help="The run directory; default runs/COMMAND-MODEL-HASH.", group=GROUP_RUN),
+]
+Force = Annotated[bool, flag("--force", help="Start over, whatever the run directory holds.", group=GROUP_RUN)]
+Shard = Annotated[
+    str | None,
+    flag(
+        "--shard",
+        metavar="I/N",
+        help="Do the I-th of N shares of the work (I from 1); all shares take the same --out.",
+        group=GROUP_RUN,
+    ),
+]
+DryRun = Annotated[bool, flag("--dry-run", help="Print the plan and stop.", group=GROUP_RUN)]
+Config = Annotated[
+    Path | None,
+    flag(
+        "--config",
+        metavar="FILE",
+        help="TOML or YAML with the same names as the flags.",
+        group=GROUP_RUN,
+        is_eager=True,
+        callback=_read_config,
+    ),
+]
+
+Json = Annotated[bool, flag("--json", help="Print one JSON object instead of the run directory.", group=GROUP_TALK)]
+JsonLines = Annotated[bool, flag("--jsonl", help="Write the tables as JSON Lines too.", group=GROUP_TALK)]
+Quiet = Annotated[bool, flag("--quiet", "-q", help="Only the result, warnings and errors.", group=GROUP_TALK)]
+Verbose = Annotated[bool, flag("--verbose", "-v", help="More notes.", group=GROUP_TALK)]
+Debug = Annotated[bool, flag("--debug", help="A traceback with every error.", group=GROUP_TALK)]

@@ -1,0 +1,34 @@
+"""Who am I among the processes of a run: rank and world size from torchrun's environment, or --shard i/n."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from headtool.errors import HeadtoolError
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's share of the work: unit u is its own when u % count == index."""
+
+    index: int = 0
+    count: int = 1
+    launched: bool = False  # by torchrun: all processes of the run live at the same time, and index 0 merges
+
+    def owns(self, unit: int) -> bool:
+        return unit % self.count == self.index
+
+
+def share(shard: str | None) -> Share:
+    """The share given by --shard i/n (i from 1) or by RANK and WORLD_SIZE; the whole when there is neither."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if shard is None:
+        return Share(int(os.environ.get("RANK", "0")), world, launched=world > 1)
+    if world > 1:
+        raise HeadtoolError("--shard and torchrun are two ways of sharing one run", hint="use one of them")
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise HeadtoolError(f"--shard {shard}: not of the form i/n with 1 <= i <= n", hint="for example --shard 1/4")
+    return Share(int(match[1]) - 1, int(match[2]))

@@ -1,0 +1,312 @@
+"""A run directory: its name, its manifest, its parts, and who may write to it.
+
+A run is named by what determines its result, so the same call finds the same directory: done means print and
+leave, half done means go on from the parts. A part file's presence is the only resume state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from headtool import __version__
+from headtool.console import Console
+from headtool.errors import FAILED, HeadtoolError, translate
+from headtool.ranks import Share
+from headtool.record import tables as schema
+from headtool.record.clock import Clock, device_memory, peak_memory
+from headtool.record.files import sha256, whole, write_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# What a run leaves behind; --force removes these names and nothing else.
+OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts")
+# Arguments that say how a run is done or told, not what comes out of it.
+HOW = frozenset(["out", "force", "dry_run", "json", "jsonl", "quiet", "verbose", "debug", "threads", "shard", "config"])
+POLL = 0.2  # seconds between two looks for the parts of other ranks
+VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib")
+
+
+class Run:
+    """One run of one command, as a context manager: status "running" -> "done" or "failed"."""
+
+    def __init__(self, path: Path, identity: str, manifest: dict[str, Any], console: Console, share: Share) -> None:
+        self.path = path
+        self.identity = identity
+        self.manifest = manifest
+        self.console = console
+        self.share = share
+        self.clock = Clock()
+        self.done = False
+        self._lock: Any = None
+
+    @classmethod
+    def start(
+        cls,
+        command: str,
+        arguments: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        label: str,
+        out: Path | None,
+        force: bool,
+        console: Console,
+        share: Share,
+        dry: bool = False,
+    ) -> Run:
+        """Find or make the directory of a run. inputs are the fingerprints of model and data, label a short name.
+
+        Raises HeadtoolError where the directory cannot be used: it holds another run (exit 2), another process is
+        at work in it (exit 1), or it cannot be written. A dry run touches nothing.
+        """
+        settled = {name: _plain(value) for name, value in arguments.items()}
+        decisive = {name: value for name, value in settled.items() if name not in HOW}
+        made_of = {"command": command, "version": __version__, "arguments": decisive, "inputs": dict(inputs)}
+        identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "model"
+        path = out or Path("runs") / f"{command}-{slug}-{identity[:8]}"
+        manifest = {
+            "headtool": __version__,
+            "command": command,
+            "status": "running",
+            "identity": identity,
+            "arguments": settled,
+            "inputs": dict(inputs),
+            "started": _now(),
+        }
+        run = cls(path, identity, manifest, console, share)
+        old = run._read_manifest()
+        if old is not None and old.get("identity") != identity and not force:
+            raise HeadtoolError(
+                f"{path} holds another run ({old.get('command')}, {old.get('status')})",
+                hint="choose another --out, or --force to start over",
+            )
+        if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
+            run.manifest = old
+            run.done = run._tables_whole(old)
+        if dry or run.done:
+            return run
+        run._open(force)
+        return run
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    def _open(self, force: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if force:
+            for name in OWN:
+                _remove(self.path / name)
+        for folder in ("tables", "figures", "parts"):
+            (self.path / folder).mkdir(exist_ok=True)
+        for stray in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp"), *self.path.glob("parts/*/.*.tmp")]:
+            if self.share.count == 1:  # left by a killed process; with several, it may be a living neighbour's
+                stray.unlink(missing_ok=True)
+        self.manifest["versions"] = _versions()
+        self.manifest["git"] = _git()
+        if not self.console.silent:
+            self.console.log = self.path / "run.log"
+            self._write_config()
+            self._write_manifest()
+
+    def _take_lock(self) -> None:
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.path / f".lock-{self.share.index + 1}-of-{self.share.count}")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            self._lock = None
+            raise HeadtoolError(
+                f"another process is at work on {self.path}", hint="wait for it, or choose another --out", code=FAILED
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is None:
+            return
+        if error is not None and isinstance(error, Exception) and not self.done:
+            known = translate(error)
+            self.manifest |= {"status": "failed", "error": str(known or repr(error))}
+            with contextlib.suppress(OSError):  # the disk may be full: the error that counts is on its way
+                self._write_manifest()
+        self._lock.release()
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def parts(self, plan: Mapping[str, Any]) -> Path:
+        """The folder of this run's parts under a plan (batches, device, dtype): parts of another plan are not mixed in."""
+        digest = hashlib.sha256(json.dumps(dict(plan), sort_keys=True).encode()).hexdigest()
+        folder = self.path / "parts" / f"{self.identity[:12]}-{digest[:12]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.share.count == 1:
+            for other in (self.path / "parts").iterdir():
+                if other != folder:
+                    self.console.note(
+                        "parts of an earlier attempt under another plan (device, dtype or batches) are dropped"
+                    )
+                    _remove(other)
+        return folder
+
+    def parts_there(self) -> int:
+        """How many parts an earlier attempt has left."""
+        return len(list((self.path / "parts").glob(f"{self.identity[:12]}-*/*.part")))
+
+    @contextlib.contextmanager
+    def merging(self) -> Iterator[bool]:
+        """One process at a time merges; True inside means that another has done it already."""
+        if self.share.count == 1:
+            yield False
+            return
+        from filelock import FileLock
+
+        with FileLock(self.path / ".lock-merge"):
+            now = self._read_manifest() or {}
+            if now.get("status") == "done" and now.get("identity") == self.identity:
+                self.manifest, self.done = now, True
+            yield self.done
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, frame: pl.DataFrame, *, lines: bool = False) -> None:
+        """Write a table as Parquet (provenance in its metadata) and CSV, and with lines=True as JSON Lines too."""
+        provenance = {
+            "headtool.table": name,
+            "headtool.version": __version__,
+            "headtool.schema": str(schema.TABLES[name].version),
+            "headtool.identity": self.identity,
+            "headtool.inputs": json.dumps(self.manifest["inputs"]),
+        }
+        base = self.path / "tables" / name
+        with whole(base.with_suffix(".parquet")) as file:
+            frame.write_parquet(file, metadata=provenance)
+        with whole(base.with_suffix(".csv")) as file:
+            frame.write_csv(file)
+        if lines:
+            with whole(base.with_suffix(".jsonl")) as file:
+                frame.write_ndjson(file)
+        listed = self.manifest.setdefault("tables", {})
+        listed[name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file (never NaN) into the run directory."""
+        write_text(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def finish(self, extra: Mapping[str, Any]) -> None:
+        """Close the run: times, memory and what else is known go into the manifest, the parts go away."""
+        self.manifest |= dict(extra)
+        self.manifest |= self.clock.as_dict()
+        self.manifest["memory"] = {"peak_rss": peak_memory(), "peak_device": device_memory()}
+        self.manifest["warnings"] = self.console.warnings
+        self.manifest["finished"] = _now()
+        self.manifest["status"] = "done"
+        self.manifest.pop("error", None)
+        self._write_manifest()
+        self.done = True
+        _remove(self.path / "parts")
+
+    def announce(self) -> Path:
+        """Say where the run is: its directory on stdout, or with --json its manifest in brief."""
+        brief: dict[str, Any] = {"run": str(self.path)}
+        brief |= {name: self.manifest[name] for name in ("command", "status", "tables") if name in self.manifest}
+        self.console.result(str(self.path), brief)
+        return self.path
+
+    # -- manifest --------------------------------------------------------------------------------------------------
+
+    def _read_manifest(self) -> dict[str, Any] | None:
+        try:
+            manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, IsADirectoryError):
+            self.console.warn(f"{self.path / 'manifest.json'} cannot be read and is written anew")
+            return None
+        return manifest if isinstance(manifest, dict) else None
+
+    def _write_manifest(self) -> None:
+        write_text(self.path / "manifest.json", json.dumps(self.manifest, indent=1, allow_nan=False) + "\n")
+
+    def _write_config(self) -> None:
+        import yaml
+
+        known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
+        write_text(self.path / "config.yaml", yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
+
+    def _tables_whole(self, manifest: Mapping[str, Any]) -> bool:
+        for name, facts in manifest.get("tables", {}).items():
+            file = self.path / "tables" / f"{name}.parquet"
+            if not file.is_file() or sha256(file) != facts["sha256"]:
+                self.console.warn(f"{file} is missing or was changed since the run: it is made again")
+                return False
+        return True
+
+
+def every_part(folder: Path, names: Sequence[str], *, wait: bool) -> bool:
+    """Are all parts there? With wait, stay until they are: other ranks are at work on the rest."""
+    while missing := [name for name in names if not (folder / name).is_file()]:
+        if not wait:
+            return False
+        time.sleep(POLL)
+    return not missing
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": Path(sys.executable).name,
+    }
+    for name in VERSIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _git() -> str | None:
+    """The commit of the folder the command was run in, if it is under git."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        return asked.stdout.strip()
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Every table headtool writes: name, version, columns with unit and meaning, key. The only schema definition.
+
+docs/tables.md is generated from here. Layers and heads count from 0; what is missing is null, never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. A name with {score} stands for one column a score that was asked for."""
+
+    name: str
+    kind: str  # a Polars type
+    unit: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the order of its columns, and the key that its rows are sorted by."""
+
+    name: str
+    version: int
+    doc: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def resolve(self, scores: Iterable[str]) -> tuple[Column, ...]:
+        """The columns for the scores of a run: {score} filled in."""
+        resolved: list[Column] = []
+        names = list(scores)
+        templated = [column for column in self.columns if "{score}" in column.name]
+        for column in self.columns:
+            if column not in templated:
+                resolved.append(column)
+        for score in names:
+            for column in templated:
+                resolved.append(Column(column.name.format(score=score), column.kind, column.unit, column.doc))
+        return tuple(resolved)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number a head, as docs and figures name it."""
+
+    title: str
+    unit: str
+    doc: str
+
+
+SCORES: Mapping[str, Score] = {
+    "out": Score("output norm", "activation", "mean L2 norm of the head's output at the query"),
+    "resid": Score(
+        "residual norm", "activation", "mean L2 norm of what the head adds to the residual stream at the query"
+    ),
+    "ent": Score("negative entropy", "nats", "mean negative entropy of the attention row; higher is more concentrated"),
+    "ent_rel": Score(
+        "relative negative entropy",
+        "1",
+        "negative entropy over the log of the number of visible keys: 0 one key, -1 uniform",
+    ),
+    "task": Score("task attention", "1/token", "mean attention to a token of the task span"),
+    "combined": Score(
+        "combined rank", "rank", "r(out) + lambda_ent r(ent) + lambda_task r(task), r the rank among the heads"
+    ),
+    "previous": Score("previous token", "1", "share of attention to the token before, on repeated random tokens"),
+    "first": Score("first token", "1", "share of attention to the first token, on repeated random tokens"),
+    "duplicate": Score(
+        "duplicate token", "1", "share of attention to an earlier copy of the token, on repeated random tokens"
+    ),
+    "induction": Score(
+        "induction", "1", "share of attention to the token after an earlier copy, on repeated random tokens"
+    ),
+}
+
+LAYER = Column("layer", "Int32", "", "layer, from 0")
+HEAD = Column("head", "Int32", "", "query head, from 0")
+KEY = ("layer", "head")
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "scores_raw", 1, "The scores as measured: mean over examples, its standard error, the examples that count.", KEY,
+            (
+                LAYER,
+                HEAD,
+                Column("{score}_raw", "Float64", "see methods", "mean over examples"),
+                Column("{score}_se", "Float64", "see methods", "standard error of that mean; null for one example"),
+                Column("{score}_n", "Int64", "examples", "examples for which the score is defined"),
+            ),
+        ),
+        Table(
+            "scores_norm", 1, "The scores normalised over the heads of each layer (--norm).", KEY,
+            (LAYER, HEAD, Column("{score}_norm", "Float64", "1", "z-score, or percentile in (0, 1]")),
+        ),
+        Table(
+            "scores_combined", 1, "The ranks of out, ent and task fused, with what the choice of examples does to them.", KEY,
+            (
+                LAYER,
+                HEAD,
+                Column("combined", "Float64", "rank", "r(out) + lambda_ent r(ent) + lambda_task r(task)"),
+                Column("combined_low", "Float64", "rank", "2.5% of the bootstrap over examples"),
+                Column("combined_high", "Float64", "rank", "97.5% of the bootstrap over examples"),
+                Column("top_k_share", "Float64", "1", "share of bootstrap samples in which the head is among the top k"),
+            ),
+        ),
+        Table(
+            "heads", 1, "All of a run's tables joined on layer and head; kv_head is the key/value head that the head reads.", KEY,
+            (
+                LAYER,
+                HEAD,
+                Column("kv_head", "Int32", "", "key/value head of the head"),
+                *(Column(name, "Float64", SCORES["combined"].unit, "as in scores_combined")
+                  for name in ("combined", "combined_low", "combined_high", "top_k_share")),
+                Column("{score}_raw", "Float64", "see methods", "as in scores_raw"),
+                Column("{score}_se", "Float64", "see methods", "as in scores_raw"),
+                Column("{score}_n", "Int64", "examples", "as in scores_raw"),
+                Column("{score}_norm", "Float64", "1", "as in scores_norm"),
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+def build(name: str, columns: Mapping[str, Sequence[Any]], scores: Iterable[str] = ()) -> pl.DataFrame:
+    """A frame of the named table from whole columns, in the schema's order, sorted by its key.
+
+    Columns that are not given are left out, except those of the key. Raises ValueError for a column that the
+    schema does not know, for NaN or infinity (missing is None), and for columns of unequal length.
+    """
+    import polars as pl
+
+    table = TABLES[name]
+    schema = {column.name: getattr(pl, column.kind)() for column in table.resolve(scores)}
+    stray = set(columns) - set(schema)
+    if stray:
+        raise ValueError(f"table {name} has no column {sorted(stray)}")
+    missing = set(table.key) - set(columns)
+    if missing:
+        raise ValueError(f"table {name} needs the columns {sorted(missing)}")
+    for column, values in columns.items():
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            raise ValueError(f"table {name}, column {column}: NaN or infinity; missing values are None")
+    kept = {column: kind for column, kind in schema.items() if column in columns}
+    return pl.DataFrame({column: list(columns[column]) for column in kept}, schema=kept, strict=True).sort(table.key)

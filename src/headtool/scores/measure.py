@@ -1,0 +1,237 @@
+"""Forward scores: run the model over batches, show the scores what they need, keep sums and nothing else.
+
+A pass is a set of examples and the scores measured on it. Its batches are formed over the whole data and dealt out
+in groups; a group's sums are one part on disk. Merging adds the parts in order, in float64, so the table is the same
+bit for bit however the groups were shared out among processes and restarts. What is kept does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+import torch
+
+from headtool import folder
+from headtool.errors import FAILED, HeadtoolError
+from headtool.models import hooks
+from headtool.models.attention import Rows
+from headtool.models.batches import Batch, Encoding, Examples
+from headtool.models.open import Adapter
+from headtool.record.files import read_part, write_part
+from headtool.scores.output import factors
+from headtool.scores.views import OutputView, RowsView
+
+SCORES = "headtool.scores"
+Query = Literal["last", "first", "all"]
+MOST_PARTS = 64  # of a pass: what a kill can lose, and how much room the parts take, are both bounded
+REPLICATES = 200  # bootstrap samples
+SEQUENCES, REPEATED = 16, 50  # of the pattern scores: sequences, and the random tokens that each holds twice
+TOKENS_A_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padded, for --batch-size auto
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Examples, the scores to measure on them, and where the query is."""
+
+    name: str
+    examples: Examples
+    batches: Sequence[np.ndarray]
+    scores: tuple[str, ...]
+    query: Query
+    exclude_bos: bool
+    seed: int
+
+    @property
+    def groups(self) -> list[Sequence[np.ndarray]]:
+        """The batches of each part."""
+        size = -(-len(self.batches) // MOST_PARTS) or 1
+        return [self.batches[start : start + size] for start in range(0, len(self.batches), size)]
+
+    def part(self, group: int) -> str:
+        return f"{self.name}-{group:04d}.part"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score over a pass: mean and standard error (layer, head), examples that count, bootstrap means (sample, layer, head)."""
+
+    mean: np.ndarray
+    se: np.ndarray | None
+    n: int
+    samples: np.ndarray
+
+
+def score_module(name: str) -> ModuleType:
+    """The module of a score. Raises HeadtoolError for an unknown name."""
+    return folder.load(SCORES, name, "score")
+
+
+def work(adapter: Adapter, run: Pass, group: int, parts: Path) -> dict[str, int]:
+    """Measure one group of a pass and write its part. Returns the counts of what was done."""
+    shape = (len(run.scores), adapter.geometry.layers, adapter.geometry.heads)
+    sums, squares, n = np.zeros(shape), np.zeros(shape), np.zeros(len(run.scores), np.int64)
+    samples, drawn = np.zeros((REPLICATES, *shape)), np.zeros((REPLICATES, len(run.scores)))
+    counts = {"examples": 0, "tokens": 0, "attention_flops": 0}
+    g = adapter.geometry
+    for index in run.groups[group]:
+        batch = run.examples.batch(index)
+        values, defined = score_batch(adapter, batch.to(adapter.device), run.scores, run.query, run.exclude_bos)
+        weight = np.stack([_poisson(run.seed, int(example)) for example in index], 1)  # (sample, batch)
+        for s in range(len(run.scores)):
+            kept = np.where(defined[s][:, None, None], values[s], 0.0)  # (batch, layer, head)
+            sums[s] += kept.sum(0)
+            squares[s] += (kept**2).sum(0)
+            n[s] += defined[s].sum()
+            samples[:, s] += np.tensordot(weight, kept, 1)
+            drawn[:, s] += weight @ defined[s]
+        rows, width = batch.ids.shape
+        counts["examples"] += rows
+        counts["tokens"] += int(batch.mask.sum())
+        counts["attention_flops"] += 4 * rows * g.heads * width**2 * g.head_dim * g.layers
+    write_part(parts / run.part(group), {"sums": sums, "squares": squares, "n": n, "samples": samples, "drawn": drawn})
+    return counts
+
+
+def merge(run: Pass, parts: Path) -> dict[str, Measured]:
+    """Add up the parts of a pass, in order. Raises HeadtoolError naming a part that is damaged, which is removed."""
+    total: dict[str, np.ndarray] = {}
+    for group in range(len(run.groups)):
+        path = parts / run.part(group)
+        part = read_part(path)
+        if part is None:
+            path.unlink(missing_ok=True)
+            raise HeadtoolError(
+                f"{path} was damaged and is removed", hint="the same command makes it again", code=FAILED
+            )
+        total = {name: total[name] + part[name] for name in part} if total else part
+    return {name: _measured(total, s) for s, name in enumerate(run.scores)}
+
+
+def _measured(total: Mapping[str, np.ndarray], s: int) -> Measured:
+    n = int(total["n"][s])
+    mean = total["sums"][s] / max(n, 1)
+    spread = np.maximum(total["squares"][s] - n * mean**2, 0)
+    se = np.sqrt(spread / (n - 1) / n) if n > 1 else None
+    drawn = total["drawn"][:, s]
+    return Measured(mean, se, n, total["samples"][drawn > 0, s] / drawn[drawn > 0, None, None])
+
+
+def _poisson(seed: int, example: int) -> np.ndarray:
+    """How often each bootstrap sample draws an example: Poisson(1), from the seed and the example's number alone.
+
+    Source: Chamandy et al. 2012, "Estimating Uncertainty for Massive Data Streams".
+    """
+    return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64))).poisson(1.0, REPLICATES)
+
+
+@torch.inference_mode()
+def score_batch(
+    adapter: Adapter, batch: Batch, scores: Sequence[str], query: Query, exclude_bos: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of each example of a batch: values (score, batch, layer, head) float64, and where defined (score, batch).
+
+    An example's score is the mean over its queries: its last or first valid position, or all valid positions.
+    Raises HeadtoolError where the model gives numbers that are not finite.
+    """
+    tally = _Tally(adapter, batch, scores, query, exclude_bos)
+    rows = tally.rows if tally.by_need["rows"] or tally.by_need["repeats"] else None
+    outputs = tally.outputs if tally.by_need["output"] else None
+    with hooks.observe(adapter, outputs=outputs, rows=rows, at=tally.at, mask=batch.mask):
+        adapter.forward(batch)
+    return tally.result()
+
+
+class _Tally:
+    """Sums over the queries of one batch, filled layer by layer while the model runs."""
+
+    def __init__(self, adapter: Adapter, batch: Batch, scores: Sequence[str], query: Query, exclude_bos: bool) -> None:
+        self.adapter, self.batch, self.scores, self.exclude_bos = adapter, batch, scores, exclude_bos
+        self.at = {"last": batch.last, "first": batch.first, "all": None}[query]
+        self.by_need: dict[str, list[tuple[int, Callable]]] = {"output": [], "rows": [], "repeats": []}
+        for s, name in enumerate(scores):
+            module = score_module(name)
+            self.by_need[module.NEEDS].append((s, getattr(module, name)))
+        g = adapter.geometry
+        self.sums = torch.zeros(len(scores), g.layers, len(batch.ids), g.heads, device=batch.ids.device)
+        self.n = torch.zeros(len(scores), g.layers, len(batch.ids), device=batch.ids.device)
+        self.needs_factors = "resid" in scores
+
+    def outputs(self, layer: int, z: torch.Tensor) -> None:
+        if self.at is not None:
+            z = z[torch.arange(len(z), device=z.device), self.at.to(z.device)].unsqueeze(1)
+        view = OutputView(z, _factors(self.adapter, layer) if self.needs_factors else None)
+        valid = self.batch.mask.bool() if self.at is None else torch.ones_like(self.batch.mask[:, :1], dtype=torch.bool)
+        self._add(layer, "output", view, valid)
+
+    def rows(self, layer: int, seen: Rows) -> None:
+        batch, device = self.batch, seen.weights.device
+        keys = seen.weights.shape[-1]
+        if self.at is None:
+            start = seen.first or 0
+            query = torch.arange(start, start + seen.weights.shape[2], device=device)[None]
+            valid = batch.mask[:, start : start + seen.weights.shape[2]].bool().to(device)
+        else:
+            query = self.at.to(device)[:, None]
+            valid = torch.ones_like(query, dtype=torch.bool)
+        assert batch.span is not None
+        view = RowsView(seen.weights, seen.visible, seen.sink, batch.span.to(device), batch.ids.to(device), query)
+        if self.exclude_bos:
+            view = RowsView(seen.weights, seen.visible, seen.sink, view.span[:, :keys], view.ids, query).without_first(
+                batch.first.to(device)
+            )
+            valid = valid & view.visible.any(-1)[:, 0]
+        self._add(layer, "rows", view, valid)
+        self._add(layer, "repeats", view, valid)
+
+    def _add(self, layer: int, need: str, view: OutputView | RowsView, valid: torch.Tensor) -> None:
+        for s, function in self.by_need[need]:
+            given = function(view)
+            values, defined = given if isinstance(given, tuple) else (given, None)
+            counted = valid if defined is None else valid & defined
+            kept = values.masked_fill(~counted[:, None], 0)  # (batch, head, query)
+            self.sums[s, layer] += kept.sum(-1).to(self.sums.device)
+            self.n[s, layer] += counted.sum(-1).to(self.n.device)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        means = (self.sums / self.n.clamp(min=1)[..., None]).double().cpu().numpy()  # (score, layer, batch, head)
+        bad = np.argwhere(~np.isfinite(means))
+        if len(bad):
+            s, layer = bad[0][:2]
+            raise HeadtoolError(
+                f"layer {layer} gives numbers that are not finite ('{self.scores[s]}')",
+                hint="--dtype fp32 or bf16",
+                code=FAILED,
+            )
+        return means.transpose(0, 2, 1, 3), (self.n[:, 0] > 0).cpu().numpy()
+
+
+def _factors(adapter: Adapter, layer: int) -> torch.Tensor:
+    """The R factors of a layer's output projection, computed once a model."""
+    known = adapter.__dict__.setdefault("_factors", {})
+    if layer not in known:
+        known[layer] = factors(adapter.out_weight(layer))
+    return known[layer]
+
+
+def tokens_a_batch(adapter: Adapter) -> int:
+    """How many padded tokens --batch-size auto puts into a batch: by the kind of device, never by what is free."""
+    return TOKENS_A_BATCH.get(adapter.device.type, TOKENS_A_BATCH["cuda"])
+
+
+def repeats_pass(adapter: Adapter, scores: tuple[str, ...], size: int | None, exclude_bos: bool, seed: int) -> Pass:
+    """The pass of the pattern scores: random tokens that come twice, after the token that begins a text."""
+    tokenizer = adapter.tokenizer
+    begin = next((i for i in (tokenizer.bos_token_id, tokenizer.cls_token_id) if i is not None), None)
+    special = set(tokenizer.all_special_ids)
+    plain = [i for i in range(min(len(tokenizer), adapter.model.config.vocab_size)) if i not in special]
+    length = min(REPEATED, (adapter.longest - 1) // 2)
+    rng = np.random.default_rng(seed)
+    sequences = [rng.choice(plain, length).tolist() for _ in range(SEQUENCES)]
+    encodings = (Encoding([*([begin] if begin is not None else []), *tokens, *tokens]) for tokens in sequences)
+    examples = Examples(encodings, pad=adapter.pad, types=False)
+    return Pass("repeats", examples, examples.plan(size, tokens_a_batch(adapter)), scores, "all", exclude_bos, seed)

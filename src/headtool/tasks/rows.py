@@ -1,0 +1,145 @@
+"""Rows of a data file or a hub data set, one at a time, each with the place it came from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headtool.errors import HeadtoolError
+from headtool.record.files import sha256
+from headtool.tasks.example import RowError
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
+CHUNK = 4096  # rows of a Parquet file in memory at a time
+
+Row = tuple[str, Mapping[str, Any] | RowError]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a data set of the hub (or a folder that the datasets library reads) as ID[:CONFIG][:SPLIT]."""
+
+    name: str
+    file: Path | None
+
+    def fingerprint(self) -> str:
+        """The hash of a file's content; of a data set the library's own fingerprint."""
+        if self.file is not None:
+            return sha256(self.file)
+        return hashlib.sha256(self._data_set()._fingerprint.encode()).hexdigest()
+
+    def rows(self) -> Iterator[Row]:
+        """Each row, or what is wrong with it, with its place (file:line, or number)."""
+        if self.file is None:
+            return ((f"{self.name} row {i}", row) for i, row in enumerate(self._data_set()))
+        suffix = self.file.suffix
+        read = {".json": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".txt": _txt}.get(suffix, _lines)
+        return read(self.file)
+
+    def _data_set(self) -> Any:
+        import datasets
+
+        datasets.disable_progress_bars()
+        repository, *more = self.name.split(":")
+        config, split = (*more, None, None)[:2] if len(more) == 2 else (None, *more, None)[:2]
+        found = datasets.load_dataset(repository, config, split=split)
+        if split is None:  # the split that a reader would evaluate on
+            split = next((s for s in ("validation", "test", "train") if s in found), next(iter(found)))
+            found = found[split]
+        return found
+
+
+def find(data: str) -> Source:
+    """The source that --data names. Raises HeadtoolError where there is none, or it is of no kind we read."""
+    path = Path(data).expanduser()
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise HeadtoolError(f"{data}: files of this kind are not read", hint=f"the kinds are {', '.join(SUFFIXES)}")
+        if path.stat().st_size == 0:
+            raise HeadtoolError(f"{data}: the file is empty", hint="see docs/formats.md for what rows look like")
+        return Source(str(path), path)
+    looks_like_path = path.suffix in SUFFIXES or data.startswith((".", "~", "/")) or data.count("/") > 1
+    if path.is_dir():
+        return Source(str(path), None)
+    if looks_like_path or not HUB_ID.fullmatch(data):
+        raise HeadtoolError(
+            f"{data}: there is no such file", hint="give a data file, or a hub data set as ID[:CONFIG][:SPLIT]"
+        )
+    return Source(data, None)
+
+
+def _lines(file: Path) -> Iterator[Row]:
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                yield f"{file}:{number}", _parse(line)
+
+
+def _parse(line: bytes) -> Mapping[str, Any] | RowError:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return RowError(f"not JSON ({error})")
+    return row if isinstance(row, dict) else RowError("not an object")
+
+
+def _json(file: Path) -> Iterator[Row]:
+    """A .json file holds a list of objects, or one object a line."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        yield from _lines(file)
+        return
+    if isinstance(content, dict):  # {"data": [...]}, {"train": [...]}, or a single row
+        lists = [
+            value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+        ]
+        content = lists[0] if len(lists) == 1 else [content]
+    if not isinstance(content, list):
+        raise HeadtoolError(f"{file}: neither a list of objects nor one object a line", hint="see docs/formats.md")
+    for number, row in enumerate(content):
+        yield f"{file} row {number}", row if isinstance(row, dict) else RowError("not an object")
+
+
+def _parquet(file: Path) -> Iterator[Row]:
+    import polars as pl
+
+    try:
+        total = pl.scan_parquet(file).select(pl.len()).collect().item()
+        for start in range(0, total, CHUNK):
+            for i, row in enumerate(pl.scan_parquet(file).slice(start, CHUNK).collect().iter_rows(named=True)):
+                yield f"{file} row {start + i}", row
+    except pl.exceptions.PolarsError as error:
+        raise HeadtoolError(f"{file}: not a Parquet file that can be read", hint=str(error).splitlines()[0]) from error
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8", errors="replace", newline="") as handle:
+        reader = csv.DictReader(handle, delimiter="\t" if file.suffix == ".tsv" else ",")
+        rows = iter(reader)
+        for number in itertools.count(2):
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield f"{file}:{number}", RowError(str(error))
+                continue
+            yield (
+                f"{file}:{reader.line_num}",
+                RowError("too many or too few columns") if None in row or None in row.values() else row,
+            )
+
+
+def _txt(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8", errors="replace") as handle:
+        for number, line in enumerate(handle, 1):
+            yield f"{file}:{number}", {"text": line.rstrip("\n")}
