@@ -26,6 +26,7 @@ CATEGORIES = {
 }
 COLOURS = ["red", "blue", "green", "yellow", "black", "white", "pink", "brown"]
 SIZES = ["big", "small", "tall", "tiny", "huge", "narrow", "wide", "long"]
+STATES = "new old cheap dirty clean cold warm broken".split()
 ASK_KIND = ("Which of these is {a} {kind}?", "Choose the {kind}.", "Which word names {a} {kind}?")
 ASK_COLOUR = "The {x} is {p} and the {y} is {q}. What colour is the {z}?"
 LABELS = "ABCD"
@@ -64,7 +65,9 @@ def pair(rng: random.Random) -> dict[str, Any]:
     rng.shuffle(facts)
     subject, value, family = rng.choice([(x, colour, COLOURS), (y, size, SIZES)])
     label = rng.randrange(3)
-    if label == 1:  # of something that the premise says nothing about
+    if label == 1 and rng.random() < 0.8:  # a quality that the premise says nothing about
+        value = rng.choice(STATES)
+    elif label == 1:  # a thing that the premise says nothing about
         subject = z
     elif label == 2:
         value = rng.choice([other for other in family if other != value])

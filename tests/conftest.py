@@ -1,0 +1,13 @@
+"""What all tests share: one thread a process, no hub, a folder of their own."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", NO_COLOR="1")
+for name in [name for name in os.environ if name.startswith("HEADTOOL_")]:
+    del os.environ[name]
+
+import torch
+
+torch.set_num_threads(1)
