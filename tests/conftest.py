@@ -8,6 +8,6 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 for name in [name for name in os.environ if name.startswith("HEADTOOL_")]:
     del os.environ[name]
 
-import torch
+import torch  # noqa: E402 - after the environment it reads
 
 torch.set_num_threads(1)

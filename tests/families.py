@@ -10,9 +10,10 @@ import transformers
 from transformers import AutoConfig
 
 from headtool.models import attention, layout
+from headtool.models.adapter import Adapter, adapt
 from headtool.models.batches import Batch
 from headtool.models.locate import Located
-from headtool.models.open import CLASSES, Adapter, adapt
+from headtool.models.open import CLASSES
 
 VOCABULARY = 97
 LLAMA = dict(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import ALL, CONFIGS, random_batch, tiny
 
+from families import ALL, CONFIGS, random_batch, tiny
 from headtool.errors import HeadtoolError
 from headtool.models import heads, hooks, layout
 from headtool.models.attention import WATCH
@@ -221,7 +221,7 @@ def test_an_unknown_family_is_no_known_name():
 def test_a_layout_of_another_family_is_found_out():
     """--family gpt_neox for a BLOOM model fits by its paths' names alone where they differ: a clear line."""
     bloom = tiny("bloom")
-    from headtool.models.open import adapt
+    from headtool.models.adapter import adapt
 
     with pytest.raises(HeadtoolError, match="no module"):
         adapt(bloom.model, bloom.tokenizer, bloom.located, layout.find("gpt_neox"), "causal")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from families import ALL, random_batch, tiny
 
+from families import ALL, random_batch, tiny
 from headtool.errors import HeadtoolError
 from headtool.models import hooks
 from headtool.models.batches import Batch
@@ -107,7 +107,9 @@ def test_exclude_bos_renormalises_over_the_rest(name, query):
     expected = naive(adapter, batch, query, exclude_bos=True)
     values, defined = score_batch(adapter, batch, ("ent", "ent_rel", "task"), query, exclude_bos=True)
     for s, score in enumerate(("ent", "ent_rel", "task")):
-        np.testing.assert_allclose(values[s][defined[s]], expected[score][defined[s]], rtol=5e-4, atol=5e-5, err_msg=score)
+        np.testing.assert_allclose(
+            values[s][defined[s]], expected[score][defined[s]], rtol=5e-4, atol=5e-5, err_msg=score
+        )
 
 
 @pytest.mark.parametrize("query", ["last", "first", "all"])
@@ -127,7 +129,8 @@ def test_a_block_of_queries_at_a_time_gives_the_same(monkeypatch):
     batch = random_batch(adapter)
     whole, _ = score_batch(adapter, batch, FORWARD, "all")
     for rows in (1, 3):
-        monkeypatch.setattr(attention, "BLOCK_ELEMENTS", rows * 3 * 6 * 11)
+        monkeypatch.setattr(attention, "BLOCK_ELEMENTS", {"cpu": 1, "cuda": 1})
+        monkeypatch.setattr(attention, "BLOCK_ROWS", rows)
         blocks, _ = score_batch(adapter, batch, FORWARD, "all")
         np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-6)
 

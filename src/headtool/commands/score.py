@@ -12,8 +12,8 @@ from headtool.console import Console
 from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
+    from headtool.models.adapter import Adapter
     from headtool.models.locate import Located
-    from headtool.models.open import Adapter
     from headtool.record.run import Run
     from headtool.scores.measure import Pass
 
@@ -163,7 +163,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         if not merged_already:
             measured = {name: result for each in passes for name, result in measure.merge(each, parts).items()}
             outcome.write(run, adapter, names, measured, ask)
-    run.console.show(*outcome.summary(run, adapter, names, measured) if not merged_already else ())
+    run.console.show(*outcome.summary(run, names, measured) if not merged_already else ())
     return run.announce()
 
 
@@ -244,7 +244,9 @@ def _show_plan(run: Run, adapter: Adapter, passes: list[Pass], units: int) -> Pa
     each_bytes = adapter.dtype.itemsize
     widest = max(len(batch) * int(p.examples.lengths[batch].max()) for p in passes for batch in p.batches)
     weights = adapter.parameters * each_bytes
-    memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS
+    memory = (
+        weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS.get(adapter.device.type, 0)
+    )
     done = units if run.done else run.parts_there()
     fields: dict[str, Any] = {
         "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,

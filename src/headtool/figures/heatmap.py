@@ -47,4 +47,6 @@ def heatmaps(heads: pl.DataFrame, columns: dict[str, str], title: str) -> Figure
         axis.set_xlabel("head", fontsize=7)
         axis.set_ylabel("layer", fontsize=7)
         figure.colorbar(image, ax=axis).ax.tick_params(labelsize=6)
+    figure.draw_without_rendering()  # lays the panels out once, so that each savefig need not
+    figure.set_layout_engine("none")
     return figure

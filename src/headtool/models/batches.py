@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Examples:
             start, stop = encoding.span or (0, 0)
             marks.append((start, stop, len(encoding.ids) if encoding.second is None else encoding.second))
         self._file.flush()
+        weakref.finalize(self, self._file.close)
         self.lengths = np.asarray(lengths, np.int64)
         self.marks = np.asarray(marks, np.int32).reshape(-1, 3)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])

@@ -14,7 +14,7 @@ from headtool.models.attention import WATCH, Rows, Watch
 if TYPE_CHECKING:
     from torch import nn
 
-    from headtool.models.open import Adapter
+    from headtool.models.adapter import Adapter
 
 
 @contextlib.contextmanager
@@ -99,13 +99,13 @@ def _returned_weights(
         if at is None:
             if causal:
                 seen = seen & (positions <= positions[:, None])
-            see(Rows(weights, seen, None, 0))
+            see(Rows(weights, seen, None, None, 0))
         else:
             batch = torch.arange(len(at), device=weights.device)
             where = at.to(weights.device)
             if causal:
                 seen = seen & (positions <= where[:, None])[:, None, None]
-            see(Rows(weights[batch, :, where].unsqueeze(2), seen, None, None))
+            see(Rows(weights[batch, :, where].unsqueeze(2), seen, None, None, None))
         return output if asked.pop() else (output[0], None, *output[2:])
 
     handles = [attention.register_forward_pre_hook(ask, with_kwargs=True), attention.register_forward_hook(take)]

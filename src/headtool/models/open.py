@@ -3,112 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
 
-from headtool.errors import HeadtoolError
-from headtool.models import attention, checkpoint, heads, layout
-from headtool.models.batches import Batch
+from headtool.errors import HeadtoolError, translate
+from headtool.models import attention, checkpoint, layout
+from headtool.models.adapter import Adapter, Kind, adapt
+from headtool.models.devices import free_cores, pick_device, pick_dtype
 from headtool.models.locate import Located
 from headtool.models.verify import verify
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 CLASSES = {
     "causal": transformers.AutoModelForCausalLM,
     "masked": transformers.AutoModelForMaskedLM,
     "classifier": transformers.AutoModelForSequenceClassification,
     "headless": transformers.AutoModel,
 }
-Kind = Literal["causal", "masked", "classifier", "headless"]
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A model of any family seen through one interface: layers, heads, sites."""
-
-    model: Any  # a transformers model: its attributes are its family's
-    tokenizer: Any
-    located: Located
-    layout: layout.Layout
-    geometry: heads.Geometry
-    kind: Kind
-
-    @cached_property
-    def base(self) -> Any:
-        """The model without its task head: what the forward scores run."""
-        return self.model.base_model
-
-    @cached_property
-    def accepts(self) -> frozenset[str]:
-        """The arguments that the base model takes."""
-        return frozenset(inspect.signature(self.base.forward).parameters)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the ids go: the device of the embedding."""
-        return self.base.get_input_embeddings().weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
-
-    @property
-    def longest(self) -> int:
-        """The most tokens that tokenizer and model allow in a sequence (RoBERTa keeps pad_id + 1 positions for itself)."""
-        limit = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        if self.layout.positions_from_ids:
-            limit -= self.model.config.pad_token_id + 1
-        return int(min(limit, getattr(self.tokenizer, "model_max_length", None) or 10**9))
-
-    @property
-    def has_types(self) -> bool:
-        """Does the model tell a second text by its token types?"""
-        return (getattr(self.model.config, "type_vocab_size", 0) or 0) > 1
-
-    @property
-    def pad(self) -> int:
-        """The id that fills a batch up; masked, so any valid id serves."""
-        return next(i for i in (self.tokenizer.pad_token_id, self.model.config.pad_token_id, 0) if i is not None)
-
-    def block(self, layer: int) -> Any:
-        return heads.submodule(self.base, self.layout.blocks)[layer]
-
-    def attention(self, layer: int) -> Any:
-        """The module that computes a layer's attention."""
-        return heads.submodule(self.block(layer), self.layout.attention)
-
-    def out(self, layer: int) -> Any:
-        """A layer's output projection: its input is the heads' outputs side by side."""
-        return heads.submodule(self.block(layer), self.layout.out)
-
-    def out_weight(self, layer: int) -> torch.Tensor:
-        """W_O by head: (head, head_dim, width), a view. Raises HeadtoolError where it is quantised."""
-        weight = heads.matrix(self.out(layer), self.layout)
-        return weight.T.unflatten(0, (self.geometry.heads, self.geometry.head_dim))
-
-    def forward(self, batch: Batch, **more: Any) -> Any:
-        """Run the base model on a batch, padded on either side."""
-        given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **more}
-        if batch.types is not None and "token_type_ids" in self.accepts:
-            given["token_type_ids"] = batch.types
-        padded_left = bool((batch.mask[:, 0] == 0).any())
-        if padded_left and "position_ids" in self.accepts and not self.layout.positions_from_ids:
-            given["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)
-        if "use_cache" in self.accepts:
-            given["use_cache"] = False
-        return self.base(**given)
 
 
 def open_model(
@@ -133,23 +47,20 @@ def open_model(
     torch.set_num_threads(threads or free_cores())
     where = pick_device(device)
     kind = _kind(located)
+    how = {"dtype": pick_dtype(dtype, where), "attn_implementation": attention.NAME if plan.interface else "eager"}
     with quiet_libraries():
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise HeadtoolError(f"{located.folder}: there is no tokenizer that can be read", hint=reason) from error
+        with _explained(f"{located.folder}: its config.json is not one that transformers can use"):
+            config = transformers.AutoConfig.from_pretrained(located.folder)
+        with _explained(f"{located.folder}: there is no tokenizer that can be read"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder, config=config)
         if not tokenizer.is_fast:
-            raise HeadtoolError(
-                f"{located.folder}: its tokenizer gives no character offsets", hint="save it with a tokenizer.json"
-            )
-        how = {"dtype": pick_dtype(dtype, where), "attn_implementation": attention.NAME if plan.interface else "eager"}
+            hint = "save it with a tokenizer.json"
+            raise HeadtoolError(f"{located.folder}: its tokenizer gives no character offsets", hint=hint)
         if not weights:
             with torch.device("meta"):
-                config = transformers.AutoConfig.from_pretrained(located.folder)
                 model = CLASSES[kind].from_config(config, **how)
             return adapt(model, tokenizer, located, plan, kind)
-        model = CLASSES[kind].from_pretrained(located.folder, use_safetensors=True, **how)
+        model = _load(located, config, kind, how)
     model.to(where).eval().requires_grad_(False)
     adapter = adapt(model, tokenizer, located, plan, kind)
     with quiet_libraries():
@@ -157,14 +68,35 @@ def open_model(
     return adapter
 
 
-def adapt(model: Any, tokenizer: Any, located: Located, plan: layout.Layout, kind: Kind) -> Adapter:
-    """An adapter over a loaded model: its geometry is read from its weights. Raises HeadtoolError where they do not fit."""
-    config = model.config
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise HeadtoolError("models with cross-attention are not supported", hint="see docs/families.md")
-    blocks = heads.submodule(model.base_model, plan.blocks)
-    geometry = heads.measure(blocks, plan, config.num_attention_heads, config.hidden_size)
-    return Adapter(model, tokenizer, located, plan, geometry, kind)
+def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
+    """The model with its weights. Raises HeadtoolError where some are missing: transformers would draw them at random."""
+    with _explained(f"{located.folder}: its weights do not fit its config.json"):
+        model, report = CLASSES[kind].from_pretrained(
+            located.folder, config=config, use_safetensors=True, output_loading_info=True, **how
+        )
+    prefix = f"{model.base_model_prefix}."
+    of_base = [n for n in report["missing_keys"] if (n.startswith(prefix) or kind == "headless") and "pooler" not in n]
+    if of_base:
+        raise HeadtoolError(
+            f"{located.folder}: {len(of_base)} weights of the model are missing, the first {of_base[0]}",
+            hint="the checkpoint is of another model than its config.json, or not whole",
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Whatever transformers raises inside is the file's fault, unless the table of errors knows better."""
+    try:
+        yield
+    except Exception as error:
+        known = translate(error)
+        if known is not None:
+            raise known from error
+        reason = next(
+            (line for line in reversed(str(error).strip().splitlines()) if line.strip()), type(error).__name__
+        )
+        raise HeadtoolError(what, hint=reason.strip()[:300]) from error
 
 
 def _kind(located: Located) -> Kind:
@@ -177,46 +109,6 @@ def _kind(located: Located) -> Kind:
     if "ForCausalLM" in names or "LMHeadModel" in names:
         return "causal"
     return "headless"
-
-
-def pick_device(device: str) -> torch.device:
-    """Auto is the GPU if there is one. Raises HeadtoolError for a device that is not there."""
-    if device == "auto":
-        local = os.environ.get("LOCAL_RANK", "0")
-        return torch.device(
-            f"cuda:{local}" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        wanted = torch.device(device)
-        torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise HeadtoolError(f"--device {device}: it is not there", hint=f"there is {', '.join(there)}") from error
-    if wanted.type == "meta":
-        raise HeadtoolError("--device meta: nothing can be computed there", hint="cpu, cuda or mps")
-    return wanted
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Auto is fp32 on a CPU, and on a GPU bf16, else fp16."""
-    if dtype != "auto":
-        return DTYPES[dtype]
-    if device.type == "cpu":
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float16
-
-
-def free_cores() -> int:
-    """The cores that this process may use: its affinity, and the quota of its control group."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        cores = min(cores, max(1, int(quota) // int(period)))  # "max" is no number: no quota
-    return cores
 
 
 @contextlib.contextmanager

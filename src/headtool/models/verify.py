@@ -13,7 +13,7 @@ from headtool.models.attention import Rows
 from headtool.models.batches import Batch
 
 if TYPE_CHECKING:
-    from headtool.models.open import Adapter
+    from headtool.models.adapter import Adapter
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 HINT = "it may be another family's layout (see --family), or a family of its own"

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts")
-# Arguments that say how a run is done or told, not what comes out of it.
-HOW = frozenset(["out", "force", "dry_run", "json", "jsonl", "quiet", "verbose", "debug", "threads", "shard", "config"])
+# Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
+HOW = frozenset("out force dry_run json quiet verbose debug threads shard config model data".split())  # noqa: SIM905
+CONTENT = ("weights_sha256", "data")  # of the inputs: the model and the rows, wherever they stand
 POLL = 0.2  # seconds between two looks for the parts of other ranks
 VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib")
 
@@ -75,7 +76,8 @@ class Run:
         """
         settled = {name: _plain(value) for name, value in arguments.items()}
         decisive = {name: value for name, value in settled.items() if name not in HOW}
-        made_of = {"command": command, "version": __version__, "arguments": decisive, "inputs": dict(inputs)}
+        content = {name: inputs[name] for name in CONTENT if name in inputs}
+        made_of = {"command": command, "version": __version__, "arguments": decisive, "inputs": content}
         identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "model"
         path = out or Path("runs") / f"{command}-{slug}-{identity[:8]}"
@@ -108,7 +110,11 @@ class Run:
     def _open(self, force: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = str(translate(error) or error.strerror)
+            raise HeadtoolError(f"{self.path} cannot be made: {reason}", hint="choose another --out") from error
         self._take_lock()
         if force:
             for name in OWN:

@@ -19,7 +19,10 @@ def ent(view: RowsView) -> torch.Tensor:
 
     Source: Clark et al. 2019, "What Does BERT Look At? An Analysis of BERT's Attention".
     """
-    value = torch.special.xlogy(view.weights, view.weights).sum(-1)
+    if view.scores is None:
+        value = torch.special.xlogy(view.weights, view.weights).sum(-1)
+    else:  # ln w = score + ln of the row's largest weight: no logarithm for each key, which is a quarter of "all"
+        value = (view.weights * view.scores).sum(-1) + view.weights.sum(-1) * view.weights.amax(-1).log()
     return value if view.sink is None else value + torch.special.xlogy(view.sink, view.sink)
 
 

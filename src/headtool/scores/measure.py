@@ -19,9 +19,9 @@ import torch
 from headtool import folder
 from headtool.errors import FAILED, HeadtoolError
 from headtool.models import hooks
+from headtool.models.adapter import Adapter
 from headtool.models.attention import Rows
 from headtool.models.batches import Batch, Encoding, Examples
-from headtool.models.open import Adapter
 from headtool.record.files import read_part, write_part
 from headtool.scores.output import factors
 from headtool.scores.views import OutputView, RowsView
@@ -170,7 +170,6 @@ class _Tally:
 
     def rows(self, layer: int, seen: Rows) -> None:
         batch, device = self.batch, seen.weights.device
-        keys = seen.weights.shape[-1]
         if self.at is None:
             start = seen.first or 0
             query = torch.arange(start, start + seen.weights.shape[2], device=device)[None]
@@ -179,11 +178,10 @@ class _Tally:
             query = self.at.to(device)[:, None]
             valid = torch.ones_like(query, dtype=torch.bool)
         assert batch.span is not None
-        view = RowsView(seen.weights, seen.visible, seen.sink, batch.span.to(device), batch.ids.to(device), query)
+        span, ids = batch.span.to(device), batch.ids.to(device)
+        view = RowsView(seen.weights, seen.visible, seen.scores, seen.sink, span, ids, query)
         if self.exclude_bos:
-            view = RowsView(seen.weights, seen.visible, seen.sink, view.span[:, :keys], view.ids, query).without_first(
-                batch.first.to(device)
-            )
+            view = view.without_first(batch.first.to(device))
             valid = valid & view.visible.any(-1)[:, 0]
         self._add(layer, "rows", view, valid)
         self._add(layer, "repeats", view, valid)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headtool.figures.heatmap import heatmaps
-from headtool.models.open import Adapter
+from headtool.models.adapter import Adapter
 from headtool.record import tables
 from headtool.record.clock import human_bytes
 from headtool.record.files import whole
@@ -18,6 +18,7 @@ from headtool.scores import combined as fusion
 from headtool.scores.measure import Measured
 
 SHOWN = 10  # heads in the closing table
+COLUMNS = 6  # scores in it
 
 
 def write(
@@ -70,28 +71,14 @@ def model_facts(adapter: Adapter) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(run: Run, adapter: Adapter, names: tuple[str, ...], measured: Mapping[str, Measured]) -> list[Any]:
+def summary(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) -> list[Any]:
     """The closing words: what was run, the top heads, where time and memory went, what is left behind."""
-    from rich.table import Table
     from rich.text import Text
 
     facts, counts, clock = run.manifest["model"], run.clock.counts, run.clock
     head = f" score  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
     if counts:
         head += f"  {counts['examples']:,} examples  {counts['tokens']:,} tokens"
-    shown = Table(box=None, pad_edge=True, header_style="bold")
-    frame = _read(run, "heads")
-    columns = [
-        c for c in (*("combined",) * ("combined" in names), *(f"{name}_raw" for name in measured)) if c in frame.columns
-    ]
-    for title in ("layer", "head", *(c.removesuffix("_raw") for c in columns), *("in top k",) * ("combined" in names)):
-        shown.add_column(title, justify="right")
-    rows = {(row["layer"], row["head"]): row for row in frame.iter_rows(named=True)}
-    for each in run.manifest["top"]["heads"]:
-        row = rows[each["layer"], each["head"]]
-        told = [_told(row, column) for column in columns]
-        share = [f"{row['top_k_share']:.0%}"] if "combined" in names else []
-        shown.add_row(str(row["layer"]), str(row["head"]), *told, *share)
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
     lines = [f" phases   {phases}"]
     examples, tokens, flops = (clock.rate(name, "forward") for name in ("examples", "tokens", "attention_flops"))
@@ -109,7 +96,37 @@ def summary(run: Run, adapter: Adapter, names: tuple[str, ...], measured: Mappin
     lines.append(
         f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/heads.svg"
     )
-    return [Text(head, style="bold"), shown, Text("\n".join(lines))]
+    return [Text(head, style="bold"), _top_table(run, names, measured), Text("\n".join(lines), no_wrap=True)]
+
+
+def _top_table(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) -> Any:
+    import polars as pl
+    from rich.table import Table
+
+    heads = pl.read_parquet(run.path / "tables" / "heads.parquet")
+    rows = {(row["layer"], row["head"]): row for row in heads.iter_rows(named=True)}
+    fused = "combined" in names
+    shown = Table(box=None, header_style="bold")
+    titles = [
+        "layer",
+        "head",
+        *["combined"] * fused,
+        *list(measured)[:COLUMNS],
+        *[f"in top {run.manifest['arguments']['top_k']}"] * fused,
+    ]
+    for title in titles:
+        shown.add_column(title, justify="right", no_wrap=True)
+    for each in run.manifest["top"]["heads"]:
+        row = rows[each["layer"], each["head"]]
+        told = [str(row["layer"]), str(row["head"])]
+        if fused:
+            told.append(f"{row['combined']:.3g} [{row['combined_low']:.3g}, {row['combined_high']:.3g}]")
+        values = [row.get(f"{name}_raw") for name in list(measured)[:COLUMNS]]
+        told += ["" if value is None else f"{value:.3g}" for value in values]
+        if fused:
+            told.append(f"{row['top_k_share']:.0%}")
+        shown.add_row(*told)
+    return shown
 
 
 def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) -> dict[str, list[float]]:
@@ -148,18 +165,3 @@ def _order(by: np.ndarray, heads: int) -> list[dict[str, Any]]:
 
 def _column(values: np.ndarray | None, rows: int) -> list[float | None]:
     return [None] * rows if values is None else values.ravel().tolist()
-
-
-def _read(run: Run, name: str) -> Any:
-    import polars as pl
-
-    return pl.read_parquet(run.path / "tables" / f"{name}.parquet")
-
-
-def _told(row: Mapping[str, Any], column: str) -> str:
-    value, se = row[column], row.get(column.removesuffix("_raw") + "_se")
-    if value is None:
-        return ""
-    if column == "combined":
-        return f"{value:.4g} [{row['combined_low']:.3g}, {row['combined_high']:.3g}]"
-    return f"{value:.4g}" if se is None else f"{value:.4g} ± {se:.1g}"

@@ -25,6 +25,7 @@ class RowsView:
 
     weights  (batch, head, query, key); a row sums to 1 with its sink, masked keys weigh 0
     visible  (batch or 1, 1, query, key) bool
+    scores   (batch, head, query, key) or None: ln(weights) up to a constant a row, 0 where the row is largest
     sink     (batch, head, query) or None: what a learned sink takes; it counts as one more visible key
     span     (batch, key) bool: the task span
     ids      (batch, position): the tokens
@@ -33,6 +34,7 @@ class RowsView:
 
     weights: torch.Tensor
     visible: torch.Tensor
+    scores: torch.Tensor | None
     sink: torch.Tensor | None
     span: torch.Tensor
     ids: torch.Tensor
@@ -46,25 +48,20 @@ class RowsView:
     def mass(self, keys: torch.Tensor) -> torch.Tensor:
         """The attention that goes to the marked keys, (batch, key) bool or (batch, query, key) bool: (batch, head, query)."""
         marked = keys.to(self.weights.dtype)
-        if marked.dim() == 2:
-            return (self.weights @ marked[:, None, :, None]).squeeze(-1)
-        return (self.weights * marked[:, None]).sum(-1)
+        return (self.weights * (marked[:, None, None] if marked.dim() == 2 else marked[:, None])).sum(-1)
 
     def without_first(self, first: torch.Tensor) -> RowsView:
         """The same rows without the first valid key of each sequence, first (batch,), renormalised over the rest.
 
         Where nothing is left the row is zero and sees no key.
         """
-        others = torch.arange(self.weights.shape[-1], device=first.device) != first[:, None]
+        keys = self.weights.shape[-1]
+        others = torch.arange(keys, device=first.device) != first[:, None]
         weights = self.weights * others[:, None, None]
         total = weights.sum(-1) + (0 if self.sink is None else self.sink)
         scale = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(torch.float32).tiny), 0)
         sink = None if self.sink is None else self.sink * scale
+        seen = self.visible & others[:, None, None]
         return RowsView(
-            weights * scale[..., None],
-            self.visible & others[:, None, None],
-            sink,
-            self.span & others,
-            self.ids,
-            self.query,
+            weights * scale[..., None], seen, None, sink, self.span[:, :keys] & others, self.ids, self.query
         )

@@ -26,7 +26,7 @@ CATEGORIES = {
 }
 COLOURS = ["red", "blue", "green", "yellow", "black", "white", "pink", "brown"]
 SIZES = ["big", "small", "tall", "tiny", "huge", "narrow", "wide", "long"]
-STATES = "new old cheap dirty clean cold warm broken".split()
+STATES = ["new", "old", "cheap", "dirty", "clean", "cold", "warm", "broken"]
 ASK_KIND = ("Which of these is {a} {kind}?", "Choose the {kind}.", "Which word names {a} {kind}?")
 ASK_COLOUR = "The {x} is {p} and the {y} is {q}. What colour is the {z}?"
 LABELS = "ABCD"

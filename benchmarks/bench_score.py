@@ -1,0 +1,228 @@
+"""What the forward scores cost: CPU time and memory against a plain forward pass and against how others do it.
+
+    python benchmarks/bench_score.py [--rounds 3] [--stories FOLDER] [--json FILE]
+
+Each engine runs in a process of its own, one after the other, round after round, over the same length-sorted batches:
+
+    plain   the base model under sdpa, nothing looked at
+    last    headtool: out, resid, ent and task of every head at the last position
+    all     headtool: the same at all positions
+    eager   attn_implementation="eager", output_attentions=True, then the same numbers at the last position
+    lens    TransformerLens' run_with_cache of patterns and head outputs, then the same numbers (if installed)
+
+Prints the ratio of CPU seconds to plain (median over rounds) and the peak resident memory of each process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ENGINES = ("plain", "last", "all", "eager", "lens")
+SCORES = ("out", "resid", "ent", "task")
+
+
+def make_gpt2(folder: Path, positions: int = 512) -> None:
+    """A GPT-2 small with random weights and a tokenizer of bytes: nothing is downloaded."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_positions=positions)).save_pretrained(folder)
+    alphabet = {token: i for i, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=positions).save_pretrained(folder)
+
+
+def examples(adapter, which: str, count: int):
+    """Random tokens at T=512 for GPT-2, questions of the built-in task for a real model; the span is a fifth of them."""
+    import numpy as np
+
+    from headtool.models.batches import Encoding, Examples
+
+    rng = np.random.default_rng(0)
+    if which == "gpt2":
+        made = [Encoding(rng.integers(0, 50257, 512).tolist(), (100, 200)) for _ in range(count)]
+        return Examples(made, pad=0, types=False)
+    from headtool.tasks import load
+
+    chosen = load.choose(data=None, task="demo", encoder=False, subset=count)
+    return Examples(load.encode(chosen.examples(), adapter.tokenizer, 512), pad=adapter.pad, types=False)
+
+
+def child(engine: str, folder: str, which: str, count: int, threads: int) -> dict[str, float]:
+    import torch
+
+    from headtool.models.locate import locate
+    from headtool.models.open import open_model
+    from headtool.record.clock import peak_memory
+    from headtool.scores.measure import Pass, tokens_a_batch, work
+
+    adapter = open_model(locate(folder), threads=threads)
+    data = examples(adapter, which, count)
+    batches = data.plan(None, tokens_a_batch(adapter))
+    if engine == "plain":
+        adapter.model.set_attn_implementation("sdpa")
+        step = lambda batch: adapter.forward(batch)  # noqa: E731
+    elif engine == "eager":
+        adapter.model.set_attn_implementation("eager")
+        step = lambda batch: eager(adapter, batch)  # noqa: E731
+    elif engine == "lens":
+        step = lens(adapter)
+    else:
+        step = None
+    run = Pass("data", data, batches, SCORES, "last" if engine == "last" else "all", False, 0)
+    with tempfile.TemporaryDirectory() as parts, torch.inference_mode():
+        if step:
+            step(data.batch(batches[0]))
+        else:
+            work(adapter, run, 0, Path(parts))
+        started, wall = time.process_time(), time.perf_counter()
+        if step:
+            for index in batches:
+                step(data.batch(index))
+        else:
+            for group in range(len(run.groups)):
+                work(adapter, run, group, Path(parts))
+        cpu, wall = time.process_time() - started, time.perf_counter() - wall
+    return {"cpu_s": cpu, "wall_s": wall, "peak_rss": peak_memory(), "tokens": data.tokens, "batches": len(batches)}
+
+
+def eager(adapter, batch) -> dict[str, object]:
+    """The way scripts do it: all attention maps come back, and the numbers are taken from them."""
+    import torch
+
+    z = {}
+    handles = [
+        adapter.out(layer).register_forward_pre_hook(lambda m, args, layer=layer: z.__setitem__(layer, args[0]))
+        for layer in range(adapter.geometry.layers)
+    ]
+    maps = adapter.forward(batch, output_attentions=True).attentions
+    for handle in handles:
+        handle.remove()
+    outputs = torch.stack([z[layer] for layer in range(adapter.geometry.layers)])
+    return numbers(adapter, batch, torch.stack(maps), outputs.unflatten(-1, (adapter.geometry.heads, -1)))
+
+
+def lens(adapter):
+    """TransformerLens over the same weights, with a cache of patterns and head outputs."""
+    import logging
+
+    import torch
+    from transformer_lens.model_bridge.sources.transformers.source import boot
+
+    logging.disable(logging.WARNING)
+    bridge = boot(str(adapter.located.folder), tokenizer=adapter.tokenizer, device="cpu")
+    kept = ("attn.hook_pattern", "attn.hook_z")
+
+    def step(batch):
+        more = {"attention_mask": batch.mask} if bool((batch.mask == 0).any()) else {}
+        _, cache = bridge.run_with_cache(batch.ids, names_filter=lambda name: name.endswith(kept), **more)
+        layers = range(adapter.geometry.layers)
+        maps = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in layers])
+        z = torch.stack([cache[f"blocks.{layer}.attn.hook_z"] for layer in layers])
+        if z.dim() == 4:  # heads side by side
+            z = z.unflatten(-1, (adapter.geometry.heads, -1))
+        return numbers(adapter, batch, maps, z)
+
+    return step
+
+
+def numbers(adapter, batch, maps, z) -> dict[str, object]:
+    """out, resid, ent and task at the last position from full maps (layer, batch, head, query, key)."""
+    import torch
+
+    rows = torch.arange(len(batch.ids))
+    row, vector = maps[:, rows, :, batch.last], z[:, rows, batch.last]  # advanced indices come first
+    row = row if row.shape[0] == maps.shape[0] else row.transpose(0, 1)
+    span = batch.span.float()
+    written = [
+        torch.einsum("bhd,hdw->bhw", vector[layer], adapter.out_weight(layer)).norm(dim=-1)
+        for layer in range(len(maps))
+    ]
+    return {
+        "out": vector.norm(dim=-1).mean(1),
+        "resid": torch.stack(written).mean(1),
+        "ent": torch.special.xlogy(row, row).sum(-1).mean(1),
+        "task": (torch.einsum("lbhk,bk->lbh", row, span) / span.sum(-1).clamp(min=1)[None, :, None]).mean(1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--count", type=int, default=16, help="sequences of 512 tokens")
+    parser.add_argument("--stories", type=Path, help="the folder of a small real decoder, to run on as well")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--child", nargs=4, metavar=("ENGINE", "FOLDER", "WHICH", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.make:
+        make_gpt2(args.make)
+        return
+    if args.child:
+        engine, folder, which, count = args.child
+        print(json.dumps(child(engine, folder, which, int(count), args.threads)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        make = [sys.executable, __file__, "--make", scratch]  # in its own process: this one stays small
+        subprocess.run(make, check=True, capture_output=True)
+        targets = [("gpt2", scratch, args.count)]
+        if args.stories:
+            targets.append(("stories", str(args.stories), 256))
+        results = {}
+        for which, folder, count in targets:
+            measured: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
+            for _ in range(args.rounds):
+                for engine in ENGINES:
+                    call = [
+                        sys.executable,
+                        __file__,
+                        "--threads",
+                        str(args.threads),
+                        "--child",
+                        engine,
+                        folder,
+                        which,
+                        str(count),
+                    ]
+                    done = subprocess.run(call, capture_output=True, text=True, check=False)
+                    if done.returncode:
+                        print(f"{which} {engine}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                        continue
+                    measured[engine].append(json.loads(done.stdout.splitlines()[-1]))
+            results[which] = report(which, measured)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def report(which: str, measured: dict[str, list[dict]]) -> dict[str, dict]:
+    plain = measured["plain"]
+    seconds = statistics.median(r["cpu_s"] for r in plain)
+    print(f"\n{which}: {plain[0]['tokens']} tokens in {plain[0]['batches']} batches, plain {seconds:.2f} CPU s")
+    print("engine   CPU / plain (each round)          peak RSS MB")
+    found = {}
+    for engine, rounds in measured.items():
+        if not rounds:
+            continue
+        ratios = [r["cpu_s"] / p["cpu_s"] for r, p in zip(rounds, plain, strict=False)]
+        peak = max(r["peak_rss"] for r in rounds) / 1e6
+        found[engine] = {"ratio": statistics.median(ratios), "ratios": ratios, "peak_mb": peak}
+        print(
+            f"{engine:8} {statistics.median(ratios):6.3f}  ({' '.join(f'{r:.3f}' for r in ratios)})   {peak:10.0f}",
+            flush=True,
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Where and in what numbers a model runs: device, dtype, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+
+from headtool.errors import HeadtoolError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+
+
+def pick_device(device: str) -> torch.device:
+    """Auto is the GPU if there is one. Raises HeadtoolError for a device that is not there."""
+    if device == "auto":
+        local = os.environ.get("LOCAL_RANK", "0")
+        return torch.device(
+            f"cuda:{local}" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        wanted = torch.device(device)
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise HeadtoolError(f"--device {device}: it is not there", hint=f"there is {', '.join(there)}") from error
+    if wanted.type == "meta":
+        raise HeadtoolError("--device meta: nothing can be computed there", hint="cpu, cuda or mps")
+    return wanted
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Auto is fp32 on a CPU, and on a GPU bf16, else fp16."""
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float16
+
+
+def free_cores() -> int:
+    """The cores that this process may use: its affinity, and the quota of its control group."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        cores = min(cores, max(1, int(quota) // int(period)))  # "max" is no number: no quota
+    return cores
