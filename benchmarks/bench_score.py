@@ -4,7 +4,7 @@
 
 Each engine runs in a process of its own, one after the other, round after round, over the same length-sorted batches:
 
-    plain   the base model under sdpa, nothing looked at
+    plain   the base model under sdpa with the batch's padding mask, nothing looked at
     last    headtool: out, resid, ent and task of every head at the last position
     all     headtool: the same at all positions
     eager   attn_implementation="eager", output_attentions=True, then the same numbers at the last position
@@ -71,7 +71,7 @@ def child(engine: str, folder: str, which: str, count: int, threads: int) -> dic
     batches = data.plan(None, tokens_a_batch(adapter))
     if engine == "plain":
         adapter.model.set_attn_implementation("sdpa")
-        step = lambda batch: adapter.forward(batch)  # noqa: E731
+        step = lambda batch: adapter.base(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)  # noqa: E731
     elif engine == "eager":
         adapter.model.set_attn_implementation("eager")
         step = lambda batch: eager(adapter, batch)  # noqa: E731

@@ -15,14 +15,15 @@ import headtool
 from headtool import folder
 
 SOURCE = Path(headtool.__file__).parent
-ROOT = SOURCE.parents[1]
+ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
     {"scores", "tasks", "figures"},
     {"commands"},
-    {"cli", "__main__", "__init__"},
+    {"cli"},
+    {"__main__", "__init__"},
 ]
 # Imports between rooms of one floor, and from the light ground upwards, that are meant.
 MEANT = {
@@ -148,6 +149,12 @@ def test_generated_files_are_current():
         sys.path.remove(str(ROOT / "tools"))
     for file, text in generate.files().items():
         assert (ROOT / file).read_text(encoding="utf-8") == text, f"{file} is stale: python tools/generate.py"
+
+
+@pytest.mark.parametrize("check", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+def test_the_checkers_are_content(check):
+    done = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_score_is_a_function_with_a_formula_and_a_unit():

@@ -59,7 +59,9 @@ def cli() -> str:
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             kind, option = typing.get_args(parameter.annotation)[:2]
             option = next(a for a in typing.get_args(parameter.annotation)[1:] if hasattr(a, "help"))
-            flags = ", ".join(option.param_decls or ()) or (option.metavar or parameter.name.upper())
+            declared = [d for d in (option.default, *(option.param_decls or ())) if isinstance(d, str)]
+            flags = ", ".join(declared) or parameter.name.upper()
+            flags += f" {option.metavar}" if declared and option.metavar else ""
             default = "" if parameter.default in (inspect.Parameter.empty, None, False) else f"`{parameter.default}`"
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
             meaning = (option.help or "") + (f" One of {', '.join(choices)}." if choices else "")

@@ -86,11 +86,17 @@ class Adapter:
         return weight.T.unflatten(0, (self.geometry.heads, self.geometry.head_dim))
 
     def forward(self, batch: Batch, **more: Any) -> Any:
-        """Run the base model on a batch, padded on either side."""
-        given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **more}
+        """Run the base model on a batch, padded on either side.
+
+        A causal model is told nothing of padding on the right: no valid position can see it, and without a mask the
+        fused kernels do half the work.
+        """
+        given: dict[str, Any] = {"input_ids": batch.ids, **more}
+        padded_left = bool((batch.mask[:, 0] == 0).any())
+        if padded_left or not self.layout.causal:
+            given["attention_mask"] = batch.mask
         if batch.types is not None and "token_type_ids" in self.accepts:
             given["token_type_ids"] = batch.types
-        padded_left = bool((batch.mask[:, 0] == 0).any())
         if padded_left and "position_ids" in self.accepts and not self.layout.positions_from_ids:
             given["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)
         if "use_cache" in self.accepts:

@@ -152,6 +152,7 @@ class _Tally:
     def __init__(self, adapter: Adapter, batch: Batch, scores: Sequence[str], query: Query, exclude_bos: bool) -> None:
         self.adapter, self.batch, self.scores, self.exclude_bos = adapter, batch, scores, exclude_bos
         self.at = {"last": batch.last, "first": batch.first, "all": None}[query]
+        self.valid = batch.mask.bool()
         self.by_need: dict[str, list[tuple[int, Callable]]] = {"output": [], "rows": [], "repeats": []}
         for s, name in enumerate(scores):
             module = score_module(name)
@@ -165,35 +166,39 @@ class _Tally:
         if self.at is not None:
             z = z[torch.arange(len(z), device=z.device), self.at.to(z.device)].unsqueeze(1)
         view = OutputView(z, _factors(self.adapter, layer) if self.needs_factors else None)
-        valid = self.batch.mask.bool() if self.at is None else torch.ones_like(self.batch.mask[:, :1], dtype=torch.bool)
-        self._add(layer, "output", view, valid)
+        self._add(layer, "output", view, None if self.at is not None else self.valid)
 
     def rows(self, layer: int, seen: Rows) -> None:
         batch, device = self.batch, seen.weights.device
+        assert batch.span is not None
+        counted: torch.Tensor | None = None
         if self.at is None:
             start = seen.first or 0
-            query = torch.arange(start, start + seen.weights.shape[2], device=device)[None]
-            valid = batch.mask[:, start : start + seen.weights.shape[2]].bool().to(device)
+            stop = start + seen.weights.shape[2]
+            query = torch.arange(start, stop, device=device)[None]
+            counted = self.valid[:, start:stop]
         else:
             query = self.at.to(device)[:, None]
-            valid = torch.ones_like(query, dtype=torch.bool)
-        assert batch.span is not None
         span, ids = batch.span.to(device), batch.ids.to(device)
         view = RowsView(seen.weights, seen.visible, seen.scores, seen.sink, span, ids, query)
         if self.exclude_bos:
             view = view.without_first(batch.first.to(device))
-            valid = valid & view.visible.any(-1)[:, 0]
-        self._add(layer, "rows", view, valid)
-        self._add(layer, "repeats", view, valid)
+            left = view.visible.any(-1)[:, 0]
+            counted = left if counted is None else counted.to(device) & left
+        self._add(layer, "rows", view, counted)
+        self._add(layer, "repeats", view, counted)
 
-    def _add(self, layer: int, need: str, view: OutputView | RowsView, valid: torch.Tensor) -> None:
+    def _add(self, layer: int, need: str, view: OutputView | RowsView, counted: torch.Tensor | None) -> None:
+        """Add the scores of a layer, at the queries that count: (batch, query), or None for all of them."""
         for s, function in self.by_need[need]:
             given = function(view)
             values, defined = given if isinstance(given, tuple) else (given, None)
-            counted = valid if defined is None else valid & defined
-            kept = values.masked_fill(~counted[:, None], 0)  # (batch, head, query)
-            self.sums[s, layer] += kept.sum(-1).to(self.sums.device)
-            self.n[s, layer] += counted.sum(-1).to(self.n.device)
+            if counted is not None:
+                defined = counted.to(values.device) if defined is None else defined & counted.to(values.device)
+            if defined is not None:
+                values = values.masked_fill(~defined[:, None], 0)
+            self.sums[s, layer] += values.sum(-1).to(self.sums.device)
+            self.n[s, layer] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         means = (self.sums / self.n.clamp(min=1)[..., None]).double().cpu().numpy()  # (score, layer, batch, head)

@@ -1,0 +1,1 @@
+complete --command headtool --no-files --arguments "(env _HEADTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) headtool)" --condition "env _HEADTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) headtool"
