@@ -126,11 +126,15 @@ def readme(text: str) -> str:
         command_rows.append(
             f"| [`headtool {name}`](docs/{name}.md) | {(inspect.getdoc(command) or '').partition(chr(10))[0]} |"
         )
-    names = ", ".join(f"`{n}`" for n in layout.families())
-    for mark, rows in {
-        "commands": command_rows,
-        "families": [f"{names}. Refused by name, with the reason: see [families](docs/families.md)."],
-    }.items():
+    by_kind: dict[str, list[str]] = {"decoders": [], "encoders": []}
+    for name in layout.families():
+        by_kind["decoders" if layout.find(name).causal else "encoders"].append(f"`{name}`")
+    family_rows = [
+        "| | `model_type` |",
+        "|---|---|",
+        *(f"| {kind} | {', '.join(names)} |" for kind, names in by_kind.items()),
+    ]
+    for mark, rows in {"commands": command_rows, "families": family_rows}.items():
         begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)

@@ -267,6 +267,12 @@ def test_flags(capsys, args, says):
     refused(capsys, "score", "demo", *args, says=says)
 
 
+def test_force_is_for_one_process(capsys, tmp_path):
+    refused(
+        capsys, "score", "demo", "--force", "--shard", "1/2", "--out", tmp_path / "run", says="--force with several"
+    )
+
+
 def test_no_such_command(capsys):
     said = refused(capsys, "scor", says="no such command 'scor'")
     assert "did you mean 'score'" in said.err

@@ -176,6 +176,17 @@ def test_dry_run_leaves_nothing(tmp_path, capsys):
     assert not out.exists()
 
 
+def test_verbose_says_more(tmp_path, capsys):
+    args = ("score", "demo", "--scores", "out", *QUICK[:-1], "--out", tmp_path / "run")
+    assert "batches of 4 to 4" not in call(capsys, *args).err
+    assert "batches of 4 to 4" in call(capsys, *args, "--force", "-v").err
+
+
+def test_json_lines_on_request(tmp_path):
+    run = headtool.score("demo", scores="out", limit=8, out=tmp_path / "run", quiet=True, jsonl=True)
+    assert_frame_equal(pl.read_ndjson(run / "tables" / "heads.jsonl", schema=table(run).schema), table(run))
+
+
 def test_json_is_one_object(tmp_path, capsys):
     said = call(capsys, "score", "demo", "--scores", "out", *QUICK[:-1], "--json", "--out", tmp_path / "run")
     assert json.loads(said.out)["status"] == "done"
@@ -254,6 +265,32 @@ def test_an_encoder_reads_pairs(tmp_path):
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["data"]["query"] == "first"
     assert manifest["model"]["kind"] == "classifier"
+
+
+@pytest.mark.parametrize(("name", "least"), [("demo", 0.8), ("demo-encoder", 0.9)])
+def test_the_demo_models_have_learnt_their_task(name, least):
+    """Accuracy on held-out rows; docs/demo.md states it for 2,000 of them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    from headtool.models.locate import locate
+    from headtool.tasks import demo
+    from headtool.tasks.multiple_choice import prompt
+
+    folder, encoder = locate(name).folder, name != "demo"
+    rows = [row for row, _ in zip(demo.rows(encoder, seed=1), range(200), strict=False)]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = (AutoModelForSequenceClassification if encoder else AutoModelForCausalLM).from_pretrained(folder).eval()
+    right = 0
+    with torch.inference_mode():
+        for row in rows:
+            if encoder:
+                given = tokenizer(row["premise"], row["hypothesis"], return_tensors="pt", return_token_type_ids=False)
+                right += model(**given).logits.argmax().item() == row["label"]
+            else:
+                ids = tokenizer(prompt(row), return_tensors="pt").input_ids
+                right += tokenizer.decode(model(ids).logits[0, -1].argmax()).strip() == row["answerKey"]
+    assert right / len(rows) > least
 
 
 def test_the_top_heads_of_the_demo_matter(tmp_path):

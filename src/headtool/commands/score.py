@@ -86,7 +86,7 @@ def command(
 
     [bold]headtool score demo[/]
     [bold]headtool score demo --scores out,ent,induction --query all[/]
-    [bold]run=$(headtool score demo-encoder -q) && column -ts, $run/tables/heads.csv | head[/]
+    [bold]run=$(headtool score demo-encoder -q) && head -5 $run/tables/heads.csv[/]
 
     A run leaves tables (scores_raw, scores_norm, scores_combined, heads), topk_global.json, topk_per_layer.json
     and heat maps in its directory, and prints that directory.
@@ -133,9 +133,19 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         adapter = open_model(
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads, weights=not ask.dry_run
         )
+    run.console.detail(
+        f"{located.folder}: {adapter.located.model_type}, {adapter.kind}, {adapter.parameters:,} parameters, "
+        f"{adapter.dtype} on {adapter.device}; its heads are where the layout says"
+    )
     with run.clock.phase("data"):
         passes, facts = _passes(run, adapter, names, ask)
     units = [(each, group) for each in passes for group in range(len(each.groups))]
+    for each in passes:
+        sizes = [len(batch) for batch in each.batches]
+        run.console.detail(
+            f"{each.name}: {', '.join(each.scores)} at the {each.query} position(s) of {len(each.examples)} examples, "
+            f"{len(sizes)} batches of {min(sizes)} to {max(sizes)}, {len(each.groups)} parts"
+        )
     plan = {
         "device": adapter.device.type,
         "dtype": str(adapter.dtype),

@@ -74,6 +74,11 @@ class Run:
         Raises HeadtoolError where the directory cannot be used: it holds another run (exit 2), another process is
         at work in it (exit 1), or it cannot be written. A dry run touches nothing.
         """
+        if force and share.count > 1:
+            raise HeadtoolError(
+                "--force with several processes: one would remove what another has begun",
+                hint="remove the directory first, or choose another --out",
+            )
         settled = {name: _plain(value) for name, value in arguments.items()}
         decisive = {name: value for name, value in settled.items() if name not in HOW}
         content = {name: inputs[name] for name in CONTENT if name in inputs}

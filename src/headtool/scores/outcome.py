@@ -77,8 +77,8 @@ def summary(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) 
 
     facts, counts, clock = run.manifest["model"], run.clock.counts, run.clock
     head = f" score  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
-    if counts:
-        head += f"  {counts['examples']:,} examples  {counts['tokens']:,} tokens"
+    if data := run.manifest.get("data"):
+        head += f"  {data['examples']:,} examples  {data['tokens']:,} tokens"
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
     lines = [f" phases   {phases}"]
     examples, tokens, flops = (clock.rate(name, "forward") for name in ("examples", "tokens", "attention_flops"))
