@@ -101,7 +101,7 @@ def tiny(name: str, kind: str = "", dtype: torch.dtype = torch.float32) -> Adapt
     model.to(dtype).eval().requires_grad_(False)
     located = Located(folder=None, label=name, model_id=name, revision=None, config=config.to_dict())  # type: ignore[arg-type]
     tokenizer = type("NoTokenizer", (), {"pad_token_id": config.pad_token_id, "model_max_length": 10**9})()
-    return adapt(model, tokenizer, located, plan, kind)  # type: ignore[arg-type]
+    return adapt(model, tokenizer, located, plan, kind, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def random_batch(adapter: Adapter, lengths=(11, 7, 9), *, left: bool = False, seed: int = 0) -> Batch:

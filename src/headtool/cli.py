@@ -49,7 +49,12 @@ def _silent(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(**given)
+        try:
+            command(**given)
+        except Exception as error:
+            if given.get("debug") and translate(error) is not None:
+                traceback.print_exc()  # of an unknown error main() prints it anyway
+            raise
 
     return run
 
@@ -66,9 +71,7 @@ def _deferred(entry: metadata.EntryPoint) -> Callable[..., None]:
 
 
 for _name in COMMANDS:
-    app.command(name=_name, no_args_is_help=True)(
-        _silent(importlib.import_module(f"headtool.commands.{_name}").command)
-    )
+    app.command(name=_name)(_silent(importlib.import_module(f"headtool.commands.{_name}").command))
 for _entry in metadata.entry_points(group="headtool.commands"):
     _anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(
@@ -78,7 +81,6 @@ for _entry in metadata.entry_points(group="headtool.commands"):
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C."""
-    debug = "--debug" in sys.argv or os.environ.get("HEADTOOL_DEBUG", "") not in ("", "0")
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
@@ -95,8 +97,6 @@ def main() -> None:
             print("headtool: error: this is a bug in headtool; please report it with the lines above", file=sys.stderr)
             code = 1
         else:
-            if debug:
-                traceback.print_exc()
             code = known.code
             if str(known):
                 _say(str(known), known.hint)

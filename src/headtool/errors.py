@@ -32,6 +32,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HeadtoolError:
 # (exception class name, part of its text) -> (message, hint, code); the first that fits is taken. {e} is the text's
 # first line. Names rather than classes: nothing heavy is imported to say that something heavy failed.
 FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
+    ("BrokenPipeError", "", "", "", 1),  # | head: the reader has seen enough, and there is nothing to say
     ("GatedRepoError", "", "this model is gated: access has not been granted", "accept its terms on the hub, then set HF_TOKEN", 2),
     ("RevisionNotFoundError", "", "the hub has no such revision", "check the part after '@'", 2),
     ("RepositoryNotFoundError", "", "the hub has no such repository (or it is private)", "check the name; for a private one set HF_TOKEN", 2),
@@ -41,10 +42,10 @@ FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
     ("ConnectError", "", "the hub cannot be reached", "check the network or HF_ENDPOINT, or give a local folder", 1),
     ("ConnectionError", "", "the hub cannot be reached", "check the network or HF_ENDPOINT, or give a local folder", 1),
     ("OutOfMemoryError", "", "the device is out of memory", "a smaller --batch-size or --max-length, or --dtype bf16", 1),
+    ("RuntimeError", "can't allocate memory", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
     ("RuntimeError", "not enough memory", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
     ("MemoryError", "", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
     ("SafetensorError", "", "a weight file cannot be read: {e}", "download it again", 2),
-    ("BrokenPipeError", "", "", "", 1),
 )  # fmt: skip
 
 OS_ERRORS = {
@@ -58,11 +59,11 @@ OS_ERRORS = {
         "free some, then run the same command again: finished parts are kept",
         1,
     ),
-    errno.EACCES: ("permission denied: {path}", "choose another --out", 2),
-    errno.EPERM: ("not permitted: {path}", "choose another --out", 2),
-    errno.EROFS: ("read-only file system: {path}", "choose another --out", 2),
-    errno.ENOTDIR: ("not a directory: {path}", "choose another --out", 2),
-    errno.ENAMETOOLONG: ("the name is too long: {path}", "choose another --out", 2),
+    errno.EACCES: ("permission denied: {path}", "check the path, or choose another place", 2),
+    errno.EPERM: ("not permitted: {path}", "check the path, or choose another place", 2),
+    errno.EROFS: ("read-only file system: {path}", "check the path, or choose another place", 2),
+    errno.ENOTDIR: ("not a directory: {path}", "check the path, or choose another place", 2),
+    errno.ENAMETOOLONG: ("the name is too long: {path}", "check the path, or choose another place", 2),
 }
 
 

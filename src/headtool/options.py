@@ -16,6 +16,7 @@ import typer
 from headtool import folder
 from headtool.errors import HeadtoolError
 
+SEEDS = 2**63 - 1  # the largest that every generator takes
 GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
 
 
@@ -96,40 +97,27 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
             close = difflib.get_close_matches(name, sorted(k for k in known if k), n=1)
             hint = f"did you mean '{close[0]}'?" if close else "the names are those of the flags"
             raise HeadtoolError(f"--config {value}: there is no setting named '{key}'", hint=hint)
-        defaults[name] = _as_given(setting, repeats=name == "field")
+        if setting is not None:  # null is the default
+            defaults[name] = _as_given(setting, repeats=name == "field")
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
 
 
 def _as_given(setting: Any, repeats: bool) -> Any:
     """A list stands for the comma-separated list that the flag takes, or for a flag given again and again."""
-    if isinstance(setting, list):
-        return [str(item) for item in setting] if repeats else ",".join(str(item) for item in setting)
-    return setting
+    if repeats:
+        return [str(item) for item in setting] if isinstance(setting, list) else [str(setting)]
+    return ",".join(str(item) for item in setting) if isinstance(setting, list) else setting
 
 
-# -- lists ----------------------------------------------------------------------------------------------------------
-
-
-def numbers(text: str, what: str) -> list[int]:
-    """The numbers of a list such as "0,3,6-9", in the order given, each once.
-
-    Raises HeadtoolError for anything else.
-    """
-    found: dict[int, None] = {}
-    for item in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", item)
-        if not match or (match[2] and int(match[2]) < int(match[1])):
-            raise HeadtoolError(f"{what} {text}: '{item}' is no number or range", hint="for example 0,3,6-9")
-        found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return list(found)
+# -- numbers ------------------------------------------------------------------------------------------------------------
 
 
 def number_or(word: str, text: str | int, what: str) -> int | None:
     """A positive number, or None for the word."""
     if str(text) == word:
         return None
-    if not str(text).isdigit() or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,18}", str(text)) or int(text) < 1:
         raise HeadtoolError(f"{what} {text}: neither '{word}' nor a number from 1", hint=f"for example {what} 32")
     return int(text)
 
@@ -200,10 +188,10 @@ Limit = Annotated[int | None, flag("--limit", min=1, help="Read the first N rows
 Subset = Annotated[
     str, flag("--subset", metavar="N|all", help="A seeded sample of N of the rows read.", group=GROUP_DATA)
 ]
-SubsetSeed = Annotated[int, flag("--subset-seed", min=0, help="Seed of that sample.", group=GROUP_DATA)]
+SubsetSeed = Annotated[int, flag("--subset-seed", min=0, max=SEEDS, help="Seed of that sample.", group=GROUP_DATA)]
 BatchSize = Annotated[str, flag("--batch-size", metavar="N|auto", help="Sequences a batch.", group=GROUP_DATA)]
 MaxLength = Annotated[int, flag("--max-length", min=2, help="Tokens a sequence, at most.", group=GROUP_DATA)]
-Seed = Annotated[int, flag("--seed", min=0, help="Seed of everything random.", group=GROUP_DATA)]
+Seed = Annotated[int, flag("--seed", min=0, max=SEEDS, help="Seed of everything random.", group=GROUP_DATA)]
 
 Out = Annotated[
     Path | None,

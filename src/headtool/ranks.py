@@ -23,9 +23,14 @@ class Share:
 
 def share(shard: str | None) -> Share:
     """The share given by --shard i/n (i from 1) or by RANK and WORLD_SIZE; the whole when there is neither."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    except ValueError as error:
+        raise HeadtoolError(
+            "RANK or WORLD_SIZE is no number", hint="torchrun sets them; unset them otherwise"
+        ) from error
     if shard is None:
-        return Share(int(os.environ.get("RANK", "0")), world, launched=world > 1)
+        return Share(rank, world, launched=world > 1)
     if world > 1:
         raise HeadtoolError("--shard and torchrun are two ways of sharing one run", hint="use one of them")
     match = re.fullmatch(r"(\d+)/(\d+)", shard)

@@ -259,6 +259,13 @@ def test_tasks(capsys, tmp_path):
         (("--shard", "3/2"), "--shard 3/2"),
         (("--shard", "0/2"), "--shard 0/2"),
         (("--shard", "half"), "--shard half"),
+        (("--seed", str(2**70)), "'--seed'"),
+        (("--batch-size", "²"), "--batch-size ²"),
+        (("--lambda-ent", "nan"), "--lambda-ent nan"),
+        (("--lambda-task", "inf"), "--lambda-task inf"),
+        (("--data", ""), "--data is empty"),
+        (("--data", "~nosuchuser/x.jsonl"), "there is no such file"),
+        (("--max-length", "2", "--task", "demo", "--family", "nothing"), "no family"),
         (("--scors", "out"), "no such option: --scors"),
         (("extra",), "unexpected extra argument"),
     ],
@@ -271,6 +278,70 @@ def test_force_is_for_one_process(capsys, tmp_path):
     refused(
         capsys, "score", "demo", "--force", "--shard", "1/2", "--out", tmp_path / "run", says="--force with several"
     )
+
+
+def test_a_length_that_leaves_no_room(capsys, tmp_path):
+    refused(capsys, "score", "demo-encoder", "--max-length", "3", "--out", tmp_path / "run", says="leaves no room")
+
+
+def test_scores_that_are_defined_nowhere(capsys, tmp_path):
+    args = ("score", "demo", "--query", "first", "--limit", "4", "-q")
+    for i, scores in enumerate((("ent_rel",), ("ent", "--exclude-bos"))):
+        refused(
+            capsys,
+            *args,
+            "--scores",
+            *scores,
+            "--out",
+            tmp_path / str(i),
+            code=1,
+            says="no score is defined for any example",
+        )
+    said = call(capsys, *args, "--exclude-bos", "--out", tmp_path / "combined")
+    assert said.code == 0
+    assert "'combined' is made without ent, task" in said.err
+
+
+def test_an_empty_folder_for_data(capsys, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    refused(capsys, "score", "demo", "--data", tmp_path / "nothing", says="not a data set that can be read")
+
+
+def test_a_word_order_mark_and_bytes_that_are_no_text(capsys, tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"\xef\xbb\xbftext\nhello\n")
+    assert call(capsys, "score", "demo", "--data", file, "--scores", "out", "-q", "--out", tmp_path / "run").code == 0
+    file.write_bytes(b"text\nhel\xfflo\n")
+    refused(capsys, "score", "demo", "--data", file, "--out", tmp_path / "other", says="not valid Unicode")
+    lines = rows(tmp_path / "b.jsonl", '{"text": "\\ud800"}')
+    refused(capsys, "score", "demo", "--data", lines, "--out", tmp_path / "third", says="not valid Unicode")
+
+
+def test_json_with_one_slip_names_it(capsys, tmp_path):
+    file = rows(tmp_path / "a.json", "[", '  {"text": "a"},,', "]")
+    refused(capsys, "score", "demo", "--data", file, "--out", tmp_path / "run", says="line 2")
+
+
+def test_a_tokenizer_of_another_model(capsys, folder, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] = torch.clone(weights["model.embed_tokens.weight"][:300])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    refused(capsys, "score", folder, "--out", tmp_path / "run", says="the model knows 300")
+
+
+def test_a_checkpoint_that_lacks_weights(capsys, folder, tmp_path):
+    """transformers would draw them at random."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.2.self_attn.q_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(capsys, "score", folder, "--out", tmp_path / "run", says="model.layers.2.self_attn.q_proj.weight")
 
 
 def test_no_such_command(capsys):
@@ -327,10 +398,19 @@ def test_an_unknown_error_keeps_its_traceback(capsys, monkeypatch):
     assert "this is a bug in headtool" in said.err
 
 
-def test_debug_shows_the_traceback_of_a_known_error(capsys):
-    said = call(capsys, "score", "./nothing/here", "--debug")
-    assert said.code == 2
-    assert "Traceback" in said.err
+def test_debug_shows_the_traceback_of_a_known_error(capsys, monkeypatch, tmp_path):
+    args = ("score", "./nothing/here")
+    assert "Traceback" in call(capsys, *args, "--debug").err
+    file = rows(tmp_path / "a.yaml", "debug: true")
+    assert "Traceback" in call(capsys, *args, "--config", file).err
+    monkeypatch.setenv("HEADTOOL_DEBUG", "1")
+    assert "Traceback" in call(capsys, *args).err
+    monkeypatch.setenv("HEADTOOL_DEBUG", "false")
+    assert "Traceback" not in call(capsys, *args).err
+
+
+def test_a_command_without_its_model(capsys):
+    refused(capsys, "score", says="missing argument")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

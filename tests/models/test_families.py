@@ -224,7 +224,7 @@ def test_a_layout_of_another_family_is_found_out():
     from headtool.models.adapter import adapt
 
     with pytest.raises(HeadtoolError, match="no module"):
-        adapt(bloom.model, bloom.tokenizer, bloom.located, layout.find("gpt_neox"), "causal")
+        adapt(bloom.model, bloom.tokenizer, bloom.located, layout.find("gpt_neox"), "causal", bloom.device)
 
 
 def test_a_wrong_packing_fails_the_check():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headtool.console import Console
 from headtool.errors import HeadtoolError, translate
-from headtool.options import numbers, of_list
+from headtool.options import number_or, of_list
 from headtool.ranks import Share, share
 from headtool.record import tables
 from headtool.record.clock import Clock, peak_memory
@@ -74,22 +74,13 @@ def test_a_part_with_any_byte_changed_or_cut_is_none(tmp_path_factory, data):
     assert read_part(path) is None
 
 
-@given(st.lists(st.integers(0, 60), min_size=1))
-def test_number_lists(values):
-    assert numbers(",".join(map(str, values)), "--layers") == list(dict.fromkeys(values))
-
-
-def test_number_ranges():
-    assert numbers("0-3, 7,2-4", "--bits") == [0, 1, 2, 3, 7, 4]
-
-
 @given(st.text(max_size=12))
-def test_any_text_is_a_list_of_numbers_or_an_error(text):
+def test_any_text_is_a_number_or_an_error(given_text):
     try:
-        found = numbers(text[:4], "--layers")
+        found = number_or("auto", given_text, "--batch-size")
     except HeadtoolError:
         return
-    assert all(isinstance(n, int) for n in found)
+    assert given_text == "auto" if found is None else found >= 1
 
 
 def test_completion_of_lists():
@@ -118,6 +109,8 @@ def test_foreign_errors_are_one_line():
     assert "gated" in str(translate(wrapped))
     assert translate(OSError(28, "No space left on device")).code == 1
     assert translate(KeyError("x")) is None
+    assert str(translate(BrokenPipeError())) == ""
+    assert "out of memory" in str(translate(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")))
 
 
 def test_the_clock_counts():

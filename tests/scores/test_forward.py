@@ -160,6 +160,13 @@ def test_half_precision_gives_numbers(dtype):
     np.testing.assert_allclose(values, expected, rtol=0.3, atol=0.1)
 
 
+def test_double_precision_passes_the_check():
+    from headtool.models.verify import verify
+
+    for name in ("llama", "gpt2", "bert", "gpt_neox", "gemma2"):
+        verify(tiny(name, "", torch.float64))
+
+
 def test_numbers_that_are_not_finite_are_an_error_not_a_mean():
     adapter = tiny("gpt2", "headless")
     weight = adapter.block(1).ln_1.weight

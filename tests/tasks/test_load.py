@@ -132,6 +132,31 @@ def test_pairs(tmp_path, fields, pair_tokenizer):
     assert encoding.second == encoding.span[0]
 
 
+def test_a_pair_for_a_tokenizer_that_joins_nothing(tmp_path, tokenizer):
+    file = write(tmp_path / "a.csv", [{"premise": "the dog is red", "hypothesis": "the dog is blue", "label": 2}])
+    chosen = load.choose(data=str(file), task=None, encoder=False)
+    (encoding,) = load.encode(chosen.examples(), tokenizer, 64)
+    assert tokenizer.decode(encoding.ids) == "<s>the dog is red\nthe dog is blue"
+    assert tokenizer.decode(encoding.ids[slice(*encoding.span)]) == "the dog is blue"
+
+
+def test_the_same_bytes_in_another_format_are_other_rows(tmp_path):
+    for name in ("a.txt", "a.csv", "b.txt"):
+        (tmp_path / name).write_text("text\none\n")
+    one, two, three = (rows.find(str(tmp_path / name)).fingerprint() for name in ("a.txt", "a.csv", "b.txt"))
+    assert one != two
+    assert one == three
+
+
+def test_letters_that_change_length_do_not_shift_the_span():
+    assert (
+        "İİ Question: abc def Answer1: x"[
+            slice(*between("İİ Question: abc def Answer1: x", ["question:"], ["Answer1:"]))
+        ]
+        == "abc def"
+    )
+
+
 def test_a_folder_through_the_datasets_library(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set").mkdir()

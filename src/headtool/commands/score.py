@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -88,10 +89,10 @@ def command(
     [bold]headtool score demo --scores out,ent,induction --query all[/]
     [bold]run=$(headtool score demo-encoder -q) && head -5 $run/tables/heads.csv[/]
 
-    A run leaves tables (scores_raw, scores_norm, scores_combined, heads), topk_global.json, topk_per_layer.json
-    and heat maps in its directory, and prints that directory.
+    Leaves tables, top heads and heat maps in a run directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
+    from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.run import Run
     from headtool.tasks import load
@@ -101,7 +102,12 @@ def command(
     names = _names(scores)
     opt.number_or("auto", batch_size, "--batch-size")
     opt.number_or("all", subset, "--subset")
+    for flag, value in (("--lambda-ent", lambda_ent), ("--lambda-task", lambda_task)):
+        if not math.isfinite(value):
+            raise HeadtoolError(f"{flag} {value}: not a finite number", hint=f"for example {flag} 0.5")
+    load.check(data, task, field or ())
     located = locate(model)
+    layout.find(located.model_type, family)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
     target = Path(out) if out is not None else None
     ask = SimpleNamespace(**arguments)
@@ -126,7 +132,6 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     """Open, read, measure what is missing, and, where that completes the set, merge and write."""
     from headtool.models.open import open_model
     from headtool.record.files import read_part
-    from headtool.record.run import every_part
     from headtool.scores import measure, outcome
 
     with run.clock.phase("open"):
@@ -147,12 +152,12 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             f"{len(sizes)} batches of {min(sizes)} to {max(sizes)}, {len(each.groups)} parts"
         )
     plan = {
-        "device": adapter.device.type,
+        "device": adapter.runs_on.type,
         "dtype": str(adapter.dtype),
         "batches": [[len(b) for b in p.batches] for p in passes],
     }
     if ask.dry_run:
-        return _show_plan(run, adapter, passes, len(units))
+        return _show_plan(run, adapter, passes, len(units), plan)
     run.manifest["model"] = outcome.model_facts(adapter)
     run.manifest["data"] = facts
     parts = run.parts(plan)
@@ -164,16 +169,19 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         for each, group in left:
             run.clock.count(**measure.work(adapter, each, group, parts))
             advance(1)
-    if not every_part(
-        parts, [each.part(group) for each, group in units], wait=run.share.launched and run.share.index == 0
-    ):
+    names_of_parts = [each.part(group) for each, group in units]
+    if run.share.launched and run.share.index > 0:
+        return run.path  # rank 0 waits for all parts, merges and says so
+    if not run.every_part(parts, names_of_parts, wait=run.share.launched):
         run.console.note("this share is done; the one that completes the set merges it")
         return run.announce()
-    with run.merging() as merged_already, run.clock.phase("write"):
+    with run.merging() as merged_already:
         if not merged_already:
-            measured = {name: result for each in passes for name, result in measure.merge(each, parts).items()}
-            outcome.write(run, adapter, names, measured, ask)
-    run.console.show(*outcome.summary(run, names, measured) if not merged_already else ())
+            with run.clock.phase("write"):
+                measured = {name: result for each in passes for name, result in measure.merge(each, parts).items()}
+                outcome.write(run, adapter, names, measured, ask)
+            run.finish()
+            run.console.show(*outcome.summary(run, measured))
     return run.announce()
 
 
@@ -218,9 +226,14 @@ def _data_pass(run: Run, adapter: Adapter, names: list[str], ask: SimpleNamespac
     longest = min(ask.max_length, adapter.longest)
     encodings = load.encode(chosen.examples(), adapter.tokenizer, longest)
     examples = Examples(encodings, pad=adapter.pad, types=adapter.has_types)
-    full = int((examples.lengths >= longest).sum())
-    if longest < ask.max_length and full:
-        console.note(f"{full} examples fill the {longest} tokens that the model has room for, and may be cut")
+    if examples.cut:
+        why = "--max-length" if longest == ask.max_length else "all that the model has room for"
+        console.note(f"{examples.cut} of {len(examples)} examples are cut to {longest} tokens ({why})")
+    if examples.largest >= adapter.vocabulary:
+        hint = "the tokenizer is another model's"
+        raise HeadtoolError(
+            f"the tokenizer gives token {examples.largest}, the model knows {adapter.vocabulary}", hint=hint
+        )
     if "task" in names:
         if chosen.shape.SPANS or markers != Markers():
             if not examples.with_span:
@@ -246,7 +259,7 @@ def _batch_size(ask: SimpleNamespace) -> int | None:
     return opt.number_or("auto", ask.batch_size, "--batch-size")
 
 
-def _show_plan(run: Run, adapter: Adapter, passes: list[Pass], units: int) -> Path:
+def _show_plan(run: Run, adapter: Adapter, passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
     """What the run would do, on stdout."""
     from headtool.models.attention import BLOCK_ELEMENTS
     from headtool.record.clock import human_bytes
@@ -254,10 +267,8 @@ def _show_plan(run: Run, adapter: Adapter, passes: list[Pass], units: int) -> Pa
     each_bytes = adapter.dtype.itemsize
     widest = max(len(batch) * int(p.examples.lengths[batch].max()) for p in passes for batch in p.batches)
     weights = adapter.parameters * each_bytes
-    memory = (
-        weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS.get(adapter.device.type, 0)
-    )
-    done = units if run.done else run.parts_there()
+    memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS[adapter.runs_on.type]
+    done = units if run.done else run.parts_there(plan)
     fields: dict[str, Any] = {
         "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,
         "batches": sum(len(p.batches) for p in passes), "examples": sum(len(p.examples) for p in passes),

@@ -27,6 +27,7 @@ class Adapter:
     layout: layout.Layout
     geometry: heads.Geometry
     kind: Kind
+    runs_on: torch.device  # where it runs, or would run: a model opened without weights is nowhere
 
     @cached_property
     def base(self) -> Any:
@@ -50,6 +51,11 @@ class Adapter:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def vocabulary(self) -> int:
+        """The token ids that the model knows: 0 up to this."""
+        return int(self.base.get_input_embeddings().weight.shape[0])
 
     @property
     def longest(self) -> int:
@@ -104,11 +110,13 @@ class Adapter:
         return self.base(**given)
 
 
-def adapt(model: Any, tokenizer: Any, located: Located, plan: layout.Layout, kind: Kind) -> Adapter:
+def adapt(
+    model: Any, tokenizer: Any, located: Located, plan: layout.Layout, kind: Kind, where: torch.device
+) -> Adapter:
     """An adapter over a loaded model: its geometry is read from its weights. Raises HeadtoolError where they do not fit."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
         raise HeadtoolError("models with cross-attention are not supported", hint="see docs/families.md")
     blocks = heads.submodule(model.base_model, plan.blocks)
     geometry = heads.measure(blocks, plan, config.num_attention_heads, config.hidden_size)
-    return Adapter(model, tokenizer, located, plan, geometry, kind)
+    return Adapter(model, tokenizer, located, plan, geometry, kind, where)

@@ -13,11 +13,15 @@ import torch
 
 @dataclass(frozen=True)
 class Encoding:
-    """One example as tokens. span is the task span (start, stop) in tokens; second the start of a second text."""
+    """One example as tokens.
+
+    span is the task span (start, stop) in tokens, second the start of a second text; cut: were there more tokens?
+    """
 
     ids: Sequence[int]
     span: tuple[int, int] | None = None
     second: int | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,18 @@ class Examples:
         self.types = types
         lengths: list[int] = []
         marks: list[tuple[int, int, int]] = []
+        self.cut = 0  # how many had more tokens than fit
+        self.largest = 0  # the largest token id
         self._file = tempfile.TemporaryFile(prefix="headtool-")  # noqa: SIM115 - lives as long as the examples
+        weakref.finalize(self, self._file.close)
         for encoding in encodings:
             np.asarray(encoding.ids, np.int32).tofile(self._file)
             lengths.append(len(encoding.ids))
+            self.cut += encoding.cut
+            self.largest = max(self.largest, *encoding.ids, 0)
             start, stop = encoding.span or (0, 0)
             marks.append((start, stop, len(encoding.ids) if encoding.second is None else encoding.second))
         self._file.flush()
-        weakref.finalize(self, self._file.close)
         self.lengths = np.asarray(lengths, np.int64)
         self.marks = np.asarray(marks, np.int32).reshape(-1, 3)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])

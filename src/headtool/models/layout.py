@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +39,6 @@ class Layout:
     causal: bool = True
     interface: bool = True
     positions_from_ids: bool = False
-    embedding: str = "embed_tokens"
-    final_norm: str | None = "norm"
 
 
 # Families that cannot be read faithfully, and why.
@@ -91,8 +88,3 @@ def find(model_type: str, family: str | None = None) -> Layout:
             f"models of type '{model_type}' are not known to headtool",
             hint=f"if it is laid out like a known family, say so with --family; the families are {', '.join(families())}",
         ) from error
-
-
-def source(model_type: str) -> str:
-    """The file name of the module that declares a family."""
-    return importlib.import_module(folder.modules(ARCHITECTURES)[model_type]).__name__.rpartition(".")[2] + ".py"

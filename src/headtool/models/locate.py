@@ -44,8 +44,8 @@ class Located:
         size, header and 256 evenly spaced blocks of 1 MiB.
         """
         digest = hashlib.sha256()
-        small = [self.folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-        for file in [*(f for f in small if f.is_file()), *weight_files(self.folder)]:
+        small = sorted(file for file in self.folder.iterdir() if file.suffix in (".json", ".txt", ".model", ".jinja"))
+        for file in [*small, *weight_files(self.folder)]:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())
             starts = range(0, size, BLOCK) if size <= HASHED_WHOLE else range(0, size, size // BLOCKS)
@@ -65,17 +65,25 @@ def locate(model: str) -> Located:
     if model in BUILT_IN:
         folder = Path(str(resources.files("headtool") / "demo" / BUILT_IN[model]))
         return Located(folder, model, model, None, _config(folder))
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         # A snapshot in the hub's cache is named by its commit: the folder above its parent names the model.
         return Located(path, path.resolve().name, str(path), None, _config(path))
-    looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.count("/") > 1
+    looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.partition("@")[0].count("/") > 1
     if looks_like_path or path.exists() or not HUB_ID.fullmatch(model):
         what = "is no folder" if path.exists() else "there is no such model folder"
         raise HeadtoolError(
             f"{model}: {what}", hint="give a folder with config.json and safetensors, a hub id, or 'demo'"
         )
     return _from_hub(model)
+
+
+def expanded(path: str) -> Path:
+    """A path with ~ filled in, where there is such a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _from_hub(model: str) -> Located:

@@ -59,10 +59,10 @@ def open_model(
         if not weights:
             with torch.device("meta"):
                 model = CLASSES[kind].from_config(config, **how)
-            return adapt(model, tokenizer, located, plan, kind)
+            return adapt(model, tokenizer, located, plan, kind, where)
         model = _load(located, config, kind, how)
     model.to(where).eval().requires_grad_(False)
-    adapter = adapt(model, tokenizer, located, plan, kind)
+    adapter = adapt(model, tokenizer, located, plan, kind, where)
     with quiet_libraries():
         verify(adapter)
     return adapter

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts")
+LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset("out force dry_run json quiet verbose debug threads shard config model data".split())  # noqa: SIM905
 CONTENT = ("weights_sha256", "data")  # of the inputs: the model and the rows, wherever they stand
@@ -120,7 +121,13 @@ class Run:
         except OSError as error:
             reason = str(translate(error) or error.strerror)
             raise HeadtoolError(f"{self.path} cannot be made: {reason}", hint="choose another --out") from error
+        self._refuse_foreign()
         self._take_lock()
+        now = self._read_manifest()
+        if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
+            self.manifest, self.done = now, self._tables_whole(now)  # another process has finished it meanwhile
+            if self.done:
+                return
         if force:
             for name in OWN:
                 _remove(self.path / name)
@@ -136,6 +143,16 @@ class Run:
             self._write_config()
             self._write_manifest()
 
+    def _refuse_foreign(self) -> None:
+        """Keep out of a folder that is somebody's own: --out may be a slip of the pen, or an empty variable."""
+        if (self._read_manifest() or {}).get("identity"):
+            return
+        names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
+        filled = [name for name in ("tables", "figures") if any((self.path / name).glob("[!.]*"))]
+        begun = "run.log" in names  # a run whose manifest was lost
+        if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
+            raise HeadtoolError(f"{self.path} is not empty and holds no run", hint="choose another --out")
+
     def _take_lock(self) -> None:
         from filelock import FileLock, Timeout
 
@@ -144,9 +161,20 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             self._lock = None
-            raise HeadtoolError(
-                f"another process is at work on {self.path}", hint="wait for it, or choose another --out", code=FAILED
-            ) from error
+            raise self._busy() from error
+        for other in self.path.glob(".lock-*-of-*"):
+            if not other.name.endswith(f"-of-{self.share.count}"):  # a run shared out in another way
+                try:
+                    with FileLock(other, timeout=0):
+                        pass
+                except Timeout as error:
+                    self._lock.release()
+                    self._lock = None
+                    raise self._busy() from error
+
+    def _busy(self) -> HeadtoolError:
+        hint = "wait for it, or choose another --out"
+        return HeadtoolError(f"another process is at work on {self.path}", hint=hint, code=FAILED)
 
     def __enter__(self) -> Self:
         return self
@@ -167,8 +195,7 @@ class Run:
 
     def parts(self, plan: Mapping[str, Any]) -> Path:
         """The folder of this run's parts under a plan (batches, device, dtype): parts of another plan are not mixed in."""
-        digest = hashlib.sha256(json.dumps(dict(plan), sort_keys=True).encode()).hexdigest()
-        folder = self.path / "parts" / f"{self.identity[:12]}-{digest[:12]}"
+        folder = self._parts_folder(plan)
         folder.mkdir(parents=True, exist_ok=True)
         if self.share.count == 1:
             for other in (self.path / "parts").iterdir():
@@ -179,9 +206,21 @@ class Run:
                     _remove(other)
         return folder
 
-    def parts_there(self) -> int:
-        """How many parts an earlier attempt has left."""
-        return len(list((self.path / "parts").glob(f"{self.identity[:12]}-*/*.part")))
+    def parts_there(self, plan: Mapping[str, Any]) -> int:
+        """How many parts an earlier attempt under the same plan has left."""
+        return len(list(self._parts_folder(plan).glob("*.part")))
+
+    def every_part(self, folder: Path, names: Sequence[str], *, wait: bool) -> bool:
+        """Are all parts there? With wait, stay until they are: other ranks are at work on the rest."""
+        while not all((folder / name).is_file() for name in names):
+            if not wait:
+                return False
+            time.sleep(POLL)
+        return True
+
+    def _parts_folder(self, plan: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(dict(plan), sort_keys=True).encode()).hexdigest()
+        return self.path / "parts" / f"{self.identity[:12]}-{digest[:12]}"
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[bool]:
@@ -223,9 +262,8 @@ class Run:
         """Write a JSON file (never NaN) into the run directory."""
         write_text(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
-    def finish(self, extra: Mapping[str, Any]) -> None:
-        """Close the run: times, memory and what else is known go into the manifest, the parts go away."""
-        self.manifest |= dict(extra)
+    def finish(self) -> None:
+        """Close the run: times and memory go into the manifest, the parts go away."""
         self.manifest |= self.clock.as_dict()
         self.manifest["memory"] = {"peak_rss": peak_memory(), "peak_device": device_memory()}
         self.manifest["warnings"] = self.console.warnings
@@ -271,15 +309,6 @@ class Run:
                 self.console.warn(f"{file} is missing or was changed since the run: it is made again")
                 return False
         return True
-
-
-def every_part(folder: Path, names: Sequence[str], *, wait: bool) -> bool:
-    """Are all parts there? With wait, stay until they are: other ranks are at work on the rest."""
-    while missing := [name for name in names if not (folder / name).is_file()]:
-        if not wait:
-            return False
-        time.sleep(POLL)
-    return not missing
 
 
 def _plain(value: Any) -> Any:

@@ -58,12 +58,16 @@ class Pass:
 
 @dataclass(frozen=True)
 class Measured:
-    """A score over a pass: mean and standard error (layer, head), examples that count, bootstrap means (sample, layer, head)."""
+    """A score over a pass: mean and standard error (layer, head), and the examples that count.
+
+    samples are its bootstrap means (sample, layer, head), drawn (sample,) says which samples drew any that count.
+    """
 
     mean: np.ndarray
     se: np.ndarray | None
     n: int
     samples: np.ndarray
+    drawn: np.ndarray
 
 
 def score_module(name: str) -> ModuleType:
@@ -118,7 +122,7 @@ def _measured(total: Mapping[str, np.ndarray], s: int) -> Measured:
     spread = np.maximum(total["squares"][s] - n * mean**2, 0)
     se = np.sqrt(spread / (n - 1) / n) if n > 1 else None
     drawn = total["drawn"][:, s]
-    return Measured(mean, se, n, total["samples"][drawn > 0, s] / drawn[drawn > 0, None, None])
+    return Measured(mean, se, n, total["samples"][:, s] / np.maximum(drawn, 1)[:, None, None], drawn > 0)
 
 
 def _poisson(seed: int, example: int) -> np.ndarray:
@@ -201,7 +205,7 @@ class _Tally:
             self.n[s, layer] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        means = (self.sums / self.n.clamp(min=1)[..., None]).double().cpu().numpy()  # (score, layer, batch, head)
+        means = (self.sums / self.n.clamp(min=1)[..., None]).cpu().double().numpy()  # (score, layer, batch, head)
         bad = np.argwhere(~np.isfinite(means))
         if len(bad):
             s, layer = bad[0][:2]
@@ -223,7 +227,7 @@ def _factors(adapter: Adapter, layer: int) -> torch.Tensor:
 
 def tokens_a_batch(adapter: Adapter) -> int:
     """How many padded tokens --batch-size auto puts into a batch: by the kind of device, never by what is free."""
-    return TOKENS_A_BATCH.get(adapter.device.type, TOKENS_A_BATCH["cuda"])
+    return TOKENS_A_BATCH.get(adapter.runs_on.type, TOKENS_A_BATCH["cuda"])
 
 
 def repeats_pass(adapter: Adapter, scores: tuple[str, ...], size: int | None, exclude_bos: bool, seed: int) -> Pass:

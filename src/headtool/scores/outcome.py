@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from headtool.errors import FAILED, HeadtoolError
 from headtool.figures.heatmap import heatmaps
 from headtool.models.adapter import Adapter
 from headtool.record import tables
@@ -24,26 +25,32 @@ COLUMNS = 6  # scores in it
 def write(
     run: Run, adapter: Adapter, names: tuple[str, ...], measured: Mapping[str, Measured], ask: SimpleNamespace
 ) -> None:
-    """Write the tables, the top heads and the heat maps of a finished run, and close it."""
+    """Write the tables, the top heads and the heat maps of a run.
+
+    Raises HeadtoolError where no score is defined for any example.
+    """
+    if not any(result.n for result in measured.values()):
+        hint = "the first position of a decoder, say, sees itself alone: another --query, or no --exclude-bos"
+        raise HeadtoolError("no score is defined for any example", hint=hint, code=FAILED)
     g = adapter.geometry
     layer, head = (axis.ravel().tolist() for axis in np.mgrid[: g.layers, : g.heads])
     keys: dict[str, Any] = {"layer": layer, "head": head}
     raw, norm = dict(keys), dict(keys)
     for name, result in measured.items():
-        counted = result.n > 0
-        raw[f"{name}_raw"] = _column(result.mean if counted else None, len(layer))
+        raw[f"{name}_raw"] = _column(result.mean if result.n else None, len(layer))
         raw[f"{name}_se"] = _column(result.se, len(layer))
         raw[f"{name}_n"] = [result.n] * len(layer)
-        norm[f"{name}_norm"] = _column(fusion.normalise(result.mean, ask.norm) if counted else None, len(layer))
+        norm[f"{name}_norm"] = _column(fusion.normalise(result.mean, ask.norm) if result.n else None, len(layer))
     frames = {"scores_raw": raw, "scores_norm": norm}
     top: dict[str, list[float]] = {}
-    if "combined" in names:
+    if "combined" in names and any(measured[name].n for name in fusion.PARTS if name in measured):
         top = _combined(run, measured, ask)
         frames["scores_combined"] = keys | top
     frames["heads"] = keys | {"kv_head": [g.kv_head(h) for h in head]} | top | raw | norm
     for name, columns in frames.items():
         run.write(name, tables.build(name, columns, measured), lines=ask.jsonl)
-    first = "combined" if top else next(name for name in names if name in measured)
+    counted = [name for name in (*names, *measured) if name in measured and measured[name].n]
+    first = "combined" if top else counted[0]
     by = np.array(top["combined"]) if top else measured[first].mean.ravel()
     _write_top(run, by.reshape(g.layers, g.heads), ask.top_k, ask.top_k_layer)
     if rows := run.manifest.get("data", {}).pop("subset", None):
@@ -56,7 +63,6 @@ def write(
         with whole(run.path / "figures" / f"heads.{suffix}") as file:
             figure.savefig(file, format=suffix, dpi=160)
     run.manifest["top"] = {"by": first, "heads": _order(by, g.heads)[:SHOWN]}
-    run.finish({})
 
 
 def model_facts(adapter: Adapter) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def model_facts(adapter: Adapter) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) -> list[Any]:
+def summary(run: Run, measured: Mapping[str, Measured]) -> list[Any]:
     """The closing words: what was run, the top heads, where time and memory went, what is left behind."""
     from rich.text import Text
 
@@ -96,16 +102,16 @@ def summary(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) 
     lines.append(
         f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/heads.svg"
     )
-    return [Text(head, style="bold"), _top_table(run, names, measured), Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), _top_table(run, measured), Text("\n".join(lines), no_wrap=True)]
 
 
-def _top_table(run: Run, names: tuple[str, ...], measured: Mapping[str, Measured]) -> Any:
+def _top_table(run: Run, measured: Mapping[str, Measured]) -> Any:
     import polars as pl
     from rich.table import Table
 
     heads = pl.read_parquet(run.path / "tables" / "heads.parquet")
     rows = {(row["layer"], row["head"]): row for row in heads.iter_rows(named=True)}
-    fused = "combined" in names
+    fused = "combined" in heads.columns
     shown = Table(box=None, header_style="bold")
     titles = [
         "layer",
@@ -133,14 +139,14 @@ def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) 
     """combined, and what the bootstrap over examples makes of it."""
     weights = {"out": 1.0, "ent": ask.lambda_ent, "task": ask.lambda_task}
     parts = {name: measured[name] for name in fusion.PARTS if name in measured and measured[name].n}
-    missing = [name for name in fusion.PARTS if name not in parts and name != "task"]
+    missing = [name for name in fusion.PARTS if name in measured and name not in parts]
     if missing:
         run.console.warn(f"'combined' is made without {', '.join(missing)}")
     value = fusion.combined({name: result.mean for name, result in parts.items()}, weights, ask.rank_scope)
-    samples = min(len(result.samples) for result in parts.values())
-    drawn = fusion.combined({name: result.samples[:samples] for name, result in parts.items()}, weights, ask.rank_scope)
+    both = np.logical_and.reduce([result.drawn for result in parts.values()])  # samples that drew some for each score
+    drawn = fusion.combined({name: result.samples[both] for name, result in parts.items()}, weights, ask.rank_scope)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    flat = drawn.reshape(samples, -1)
+    flat = drawn.reshape(len(drawn), -1)
     k = min(ask.top_k, flat.shape[1])
     among = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1) < k
     found = {"combined": value, "combined_low": low, "combined_high": high, "top_k_share": among.mean(0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,11 +49,10 @@ def between(
 
     from_start: without a start marker the span begins with the text. Without an end marker there is no span.
     """
-    folded = text.casefold() if len(text.casefold()) == len(text) else text.lower()
-    begin = min(((at, at + len(s)) for s in starts if (at := folded.find(s.casefold())) >= 0), default=None)
+    begin = re.search("|".join(re.escape(start) for start in starts), text, re.IGNORECASE) if starts else None
     if begin is None and not from_start:
         return None
-    start = begin[1] if begin else 0
+    start = begin.end() if begin else 0
     stop = min((at for end in ends if (at := text.find(end, start)) >= 0), default=-1)
     inside = text[start:stop] if stop >= 0 else ""
     if not inside.strip():

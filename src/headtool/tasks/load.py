@@ -12,7 +12,7 @@ import numpy as np
 
 from headtool import folder
 from headtool.errors import FAILED, HeadtoolError
-from headtool.tasks import demo, rows
+from headtool.tasks import demo, rows, text
 from headtool.tasks.example import Example, Markers, RowError
 
 if TYPE_CHECKING:
@@ -51,10 +51,8 @@ class Chosen:
             if next_wanted is None:
                 return
             try:
-                example = (
-                    None if isinstance(row, RowError) else self.shape.example(mapped(row, self.fields), self.markers)
-                )
-            except (RowError, KeyError, StopIteration):
+                example = _example(row, self.shape, self.fields, self.markers)
+            except RowError:
                 continue
             if example is None:
                 continue
@@ -64,11 +62,35 @@ class Chosen:
             number += 1
 
 
+def _example(
+    row: Mapping[str, Any] | RowError, shape: ModuleType, fields: Mapping[str, str], markers: Markers
+) -> Example | None:
+    """A row as an example, or None for a blank one. Raises RowError for one that cannot be read."""
+    if isinstance(row, RowError):
+        raise row
+    row = mapped(row, fields)
+    if not any(all(field in row for field in each) for each in shape.FIELDS):
+        missing = next(field for field in shape.FIELDS[0] if field not in row)
+        raise RowError(f"it has no field '{missing}'")
+    example = shape.example(row, markers)
+    try:
+        f"{example and example.text}{example and example.pair}".encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, or bytes that are not UTF-8
+        raise RowError("its text is not valid Unicode") from error
+    return example
+
+
 def fingerprint(data: str | None, task: str | None) -> str:
     """What identifies the rows, before any is read."""
     if data is not None:
         return rows.find(data).fingerprint()
     return f"built-in:{task or 'demo'}"
+
+
+def check(data: str | None, task: str | None, fields: Sequence[str]) -> None:
+    """Raise HeadtoolError for data, task or fields that cannot be meant, before anything is opened."""
+    _mapping(fields)
+    _source(data, task, encoder=False)
 
 
 def choose(
@@ -92,14 +114,9 @@ def choose(
     readable, blank, bad = 0, 0, []
     for where, row in limited():
         try:
-            if isinstance(row, RowError):
-                raise row
-            row = mapped(row, mapping)
-            shape = shape or _recognise(row, where)
-            missing = None if any(all(f in row for f in each) for each in shape.FIELDS) else shape.FIELDS[0]
-            if missing:
-                raise RowError(f"it has no field '{next(f for f in missing if f not in row)}'")
-            made = shape.example(row, markers)
+            if shape is None and not isinstance(row, RowError):
+                shape = _recognise(mapped(row, mapping), where)
+            made = _example(row, shape or text, mapping, markers)
         except RowError as error:
             bad.append(f"{where}: {error}")
             continue
@@ -124,24 +141,42 @@ def choose(
 
 
 def encode(chosen: Iterable[Example], tokenizer: Any, max_length: int) -> Iterator[Encoding]:
-    """Tokenize examples with the tokenizer's own special tokens; the span in tokens is those that overlap it."""
+    """Tokenize examples with the tokenizer's own special tokens; the span in tokens is those that overlap it.
+
+    A tokenizer that puts nothing between two texts (most decoders') gets a pair as one text, with a line break between.
+    Raises HeadtoolError where max_length leaves no room for a token of text.
+    """
     from headtool.models.batches import Encoding  # torch: not needed to see whether a run is done already
 
+    added = {pair: tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)}
     stream = iter(chosen)
     while chunk := list(itertools.islice(stream, CHUNK)):
-        cut = chunk[0].cut  # one shape of rows, one way to cut
-        tokenizer.truncation_side = "left" if cut == "left" else "right"
-        pairs = [e.pair or "" for e in chunk] if chunk[0].pair is not None else None
+        if chunk[0].pair is not None and added[True] <= added[False]:
+            chunk = [_joined(example) for example in chunk]
+        paired = chunk[0].pair is not None
+        if max_length <= added[paired]:
+            hint = f"at least {added[paired] + 1}"
+            raise HeadtoolError(
+                f"--max-length {max_length} leaves no room beside the tokenizer's special tokens", hint=hint
+            )
+        tokenizer.truncation_side = "left" if chunk[0].cut == "left" else "right"  # one shape of rows, one way to cut
         batch = tokenizer(
-            [e.text for e in chunk],
-            pairs,
+            [example.text for example in chunk],
+            [example.pair or "" for example in chunk] if paired else None,
             truncation="longest_first",
             max_length=max_length,
             return_offsets_mapping=True,
         )
         for example, encoding in zip(chunk, batch.encodings, strict=True):
             second = next((i for i, kind in enumerate(encoding.type_ids) if kind == 1), None)
-            yield Encoding(encoding.ids, _tokens_of(example, encoding), second)
+            yield Encoding(encoding.ids, _tokens_of(example, encoding), second, bool(encoding.overflowing))
+
+
+def _joined(example: Example) -> Example:
+    """A pair as one text, queried at its end."""
+    joined = f"{example.text}\n{example.pair}"
+    span = (len(example.text) + 1, len(joined)) if example.span == "pair" else example.span
+    return Example(joined, span=span, label=example.label, cut="left")
 
 
 def _tokens_of(example: Example, encoding: Any) -> tuple[int, int] | None:

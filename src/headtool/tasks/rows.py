@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headtool.errors import HeadtoolError
+from headtool.errors import HeadtoolError, translate
+from headtool.models.locate import expanded
 from headtool.record.files import sha256
 from headtool.tasks.example import RowError
 
@@ -33,14 +34,14 @@ class Source:
     def fingerprint(self) -> str:
         """The hash of a file's content; of a data set the library's own fingerprint."""
         if self.file is not None:
-            return sha256(self.file)
+            return f"{self.file.suffix.lower()} {sha256(self.file)}"  # the same bytes are other rows in another format
         return hashlib.sha256(self._data_set()._fingerprint.encode()).hexdigest()
 
     def rows(self) -> Iterator[Row]:
         """Each row, or what is wrong with it, with its place (file:line, or number)."""
         if self.file is None:
             return ((f"{self.name} row {i}", row) for i, row in enumerate(self._data_set()))
-        suffix = self.file.suffix
+        suffix = self.file.suffix.lower()
         read = {".json": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".txt": _txt}.get(suffix, _lines)
         return read(self.file)
 
@@ -50,7 +51,14 @@ class Source:
         datasets.disable_progress_bars()
         repository, *more = self.name.split(":")
         config, split = (*more, None, None)[:2] if len(more) == 2 else (None, *more, None)[:2]
-        found = datasets.load_dataset(repository, config, split=split)
+        try:
+            found = datasets.load_dataset(repository, config, split=split)
+        except Exception as error:  # the library raises many classes
+            known = translate(error)
+            if known is not None:
+                raise known from error
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise HeadtoolError(f"{self.name}: not a data set that can be read", hint=reason[:300]) from error
         if split is None:  # the split that a reader would evaluate on
             split = next((s for s in ("validation", "test", "train") if s in found), next(iter(found)))
             found = found[split]
@@ -59,14 +67,16 @@ class Source:
 
 def find(data: str) -> Source:
     """The source that --data names. Raises HeadtoolError where there is none, or it is of no kind we read."""
-    path = Path(data).expanduser()
+    if not data.strip():
+        raise HeadtoolError("--data is empty", hint="give a data file, or a hub data set as ID[:CONFIG][:SPLIT]")
+    path = expanded(data)
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise HeadtoolError(f"{data}: files of this kind are not read", hint=f"the kinds are {', '.join(SUFFIXES)}")
         if path.stat().st_size == 0:
             raise HeadtoolError(f"{data}: the file is empty", hint="see docs/formats.md for what rows look like")
         return Source(str(path), path)
-    looks_like_path = path.suffix in SUFFIXES or data.startswith((".", "~", "/")) or data.count("/") > 1
+    looks_like_path = path.suffix.lower() in SUFFIXES or data.startswith((".", "~", "/")) or data.count("/") > 1
     if path.is_dir():
         return Source(str(path), None)
     if looks_like_path or not HUB_ID.fullmatch(data):
@@ -95,7 +105,12 @@ def _json(file: Path) -> Iterator[Row]:
     """A .json file holds a list of objects, or one object a line."""
     try:
         content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        first = next(_lines(file), ("", RowError("")))
+        if isinstance(first[1], RowError):  # no objects line by line either
+            raise HeadtoolError(
+                f"{file}: not JSON ({error})", hint="see docs/formats.md for what rows look like"
+            ) from error
         yield from _lines(file)
         return
     if isinstance(content, dict):  # {"data": [...]}, {"train": [...]}, or a single row
@@ -122,7 +137,7 @@ def _parquet(file: Path) -> Iterator[Row]:
 
 
 def _csv(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8", errors="replace", newline="") as handle:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
         reader = csv.DictReader(handle, delimiter="\t" if file.suffix == ".tsv" else ",")
         rows = iter(reader)
         for number in itertools.count(2):
@@ -140,6 +155,6 @@ def _csv(file: Path) -> Iterator[Row]:
 
 
 def _txt(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8", errors="replace") as handle:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as handle:
         for number, line in enumerate(handle, 1):
             yield f"{file}:{number}", {"text": line.rstrip("\n")}

@@ -12,6 +12,4 @@ LAYOUT = Layout(
     value="attention.self.value",
     out="attention.output.dense",
     causal=False,
-    embedding="embeddings.word_embeddings",
-    final_norm=None,
 )

@@ -11,6 +11,4 @@ LAYOUT = Layout(
     packing="grouped",
     out="self_attention.dense",
     interface=False,
-    embedding="word_embeddings",
-    final_norm="ln_f",
 )

@@ -13,6 +13,4 @@ LAYOUT = Layout(
     out="attention.output.dense",
     causal=False,
     interface=False,
-    embedding="embeddings.word_embeddings",
-    final_norm=None,
 )

@@ -12,6 +12,4 @@ LAYOUT = Layout(
     value="attention.v_lin",
     out="attention.out_lin",
     causal=False,
-    embedding="embeddings.word_embeddings",
-    final_norm=None,
 )

@@ -11,6 +11,4 @@ LAYOUT = Layout(
     packing="concat",
     transposed=True,
     out="attn.c_proj",
-    embedding="wte",
-    final_norm="ln_f",
 )

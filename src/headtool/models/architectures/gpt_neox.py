@@ -10,6 +10,4 @@ LAYOUT = Layout(
     qkv="attention.query_key_value",
     packing="grouped",
     out="attention.dense",
-    embedding="embed_in",
-    final_norm="final_layer_norm",
 )

@@ -11,6 +11,4 @@ LAYOUT = Layout(
     packing="concat",
     out="attn.Wo",
     causal=False,
-    embedding="embeddings.tok_embeddings",
-    final_norm="final_norm",
 )

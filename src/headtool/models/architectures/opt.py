@@ -11,6 +11,4 @@ LAYOUT = Layout(
     key="self_attn.k_proj",
     value="self_attn.v_proj",
     out="self_attn.out_proj",
-    embedding="decoder.embed_tokens",
-    final_norm="decoder.final_layer_norm",
 )
