@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--count", type=int, default=16, help="sequences of 512 tokens")
+    parser.add_argument("--count", type=int, default=16, help="sequences of 512 tokens; 0: leave GPT-2 out")
     parser.add_argument("--stories", type=Path, help="the folder of a small real decoder, to run on as well")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--child", nargs=4, metavar=("ENGINE", "FOLDER", "WHICH", "COUNT"), help=argparse.SUPPRESS)
@@ -177,9 +177,11 @@ def main() -> None:
         print(json.dumps(child(engine, folder, which, int(count), args.threads)))
         return
     with tempfile.TemporaryDirectory() as scratch:
+        targets = []
         make = [sys.executable, __file__, "--make", scratch]  # in its own process: this one stays small
-        subprocess.run(make, check=True, capture_output=True)
-        targets = [("gpt2", scratch, args.count)]
+        if args.count:
+            subprocess.run(make, check=True, capture_output=True)
+            targets.append(("gpt2", scratch, args.count))
         if args.stories:
             targets.append(("stories", str(args.stories), 256))
         results = {}

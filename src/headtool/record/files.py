@@ -19,14 +19,18 @@ BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """Write a file under a temporary name beside its own, and give it its name once it is complete and on disk."""
+def whole(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name beside its own, and give it its name once it is complete and on disk.
+
+    flush=False leaves the last step to the system: for files that would be known as damaged after a power cut.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
@@ -57,7 +61,7 @@ def write_part(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     payload = buffer.getvalue()
-    with whole(path) as file:
+    with whole(path, flush=False) as file:
         file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 

@@ -22,7 +22,8 @@ def ent(view: RowsView) -> torch.Tensor:
     if view.scores is None:
         value = torch.special.xlogy(view.weights, view.weights).sum(-1)
     else:  # ln w = score + ln of the row's largest weight: no logarithm for each key, which is a quarter of "all"
-        value = (view.weights * view.scores).sum(-1) + view.weights.sum(-1) * view.weights.amax(-1).log()
+        total = 1.0 if view.sink is None else view.weights.sum(-1)
+        value = (view.weights * view.scores).sum(-1) + total * view.weights.amax(-1).log()
     return value if view.sink is None else value + torch.special.xlogy(view.sink, view.sink)
 
 
@@ -33,4 +34,4 @@ def ent_rel(view: RowsView) -> tuple[torch.Tensor, torch.Tensor]:
     has no entropy to compare with, and is left out.
     """
     n = view.keys
-    return ent(view) / n.clamp(min=2).log(), (n > 1).expand(view.weights.shape[0], 1, -1)[:, 0]
+    return ent(view) / n.clamp(min=2).log(), (n > 1).all(1).expand(view.weights.shape[0], -1)

@@ -30,6 +30,7 @@ SCORES = "headtool.scores"
 Query = Literal["last", "first", "all"]
 MOST_PARTS = 64  # of a pass: what a kill can lose, and how much room the parts take, are both bounded
 REPLICATES = 200  # bootstrap samples
+MOST_HELD = 1 << 22  # attention weights of rows at one position that wait to be scored with other layers
 SEQUENCES, REPEATED = 16, 50  # of the pattern scores: sequences, and the random tokens that each holds twice
 TOKENS_A_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padded, for --batch-size auto
 
@@ -165,14 +166,38 @@ class _Tally:
         self.sums = torch.zeros(len(scores), g.layers, len(batch.ids), g.heads, device=batch.ids.device)
         self.n = torch.zeros(len(scores), g.layers, len(batch.ids), device=batch.ids.device)
         self.needs_factors = "resid" in scores
+        # At one position a sequence little is kept of a layer, and the layers are scored together: on a small model
+        # the calls would cost as much as the model.
+        self.outputs_kept: list[tuple[int, torch.Tensor]] = []
+        self.rows_kept: list[tuple[int, Rows]] = []
 
     def outputs(self, layer: int, z: torch.Tensor) -> None:
-        if self.at is not None:
-            z = z[torch.arange(len(z), device=z.device), self.at.to(z.device)].unsqueeze(1)
-        view = OutputView(z, _factors(self.adapter, layer) if self.needs_factors else None)
-        self._add(layer, "output", view, None if self.at is not None else self.valid)
+        if self.at is None:
+            self._score_outputs([layer], z, self.valid)
+            return
+        self.outputs_kept.append((layer, z[torch.arange(len(z), device=z.device), self.at.to(z.device)].unsqueeze(1)))
+        if layer == self.adapter.geometry.layers - 1:
+            layers, kept = zip(*self.outputs_kept, strict=True)
+            self._score_outputs(layers, torch.cat([each.to(self.sums.device) for each in kept], 2), None)
 
     def rows(self, layer: int, seen: Rows) -> None:
+        if self.at is None:
+            self._score_rows([layer], seen)
+            return
+        self.rows_kept.append((layer, seen))
+        held = sum(each.weights.numel() for _, each in self.rows_kept)
+        if layer == self.adapter.geometry.layers - 1 or held > MOST_HELD:
+            layers, kept = zip(*self.rows_kept, strict=True)
+            self.rows_kept.clear()
+            self._score_rows(layers, _side_by_side(kept, self.sums.device))
+
+    def _score_outputs(self, layers: Sequence[int], z: torch.Tensor, counted: torch.Tensor | None) -> None:
+        factors = None
+        if self.needs_factors:
+            factors = torch.cat([_factors(self.adapter, layer).to(z.device) for layer in layers])
+        self._add(layers, "output", OutputView(z, factors), counted)
+
+    def _score_rows(self, layers: Sequence[int], seen: Rows) -> None:
         batch, device = self.batch, seen.weights.device
         assert batch.span is not None
         counted: torch.Tensor | None = None
@@ -187,13 +212,17 @@ class _Tally:
         view = RowsView(seen.weights, seen.visible, seen.scores, seen.sink, span, ids, query)
         if self.exclude_bos:
             view = view.without_first(batch.first.to(device))
-            left = view.visible.any(-1)[:, 0]
+            left = view.visible.any(-1).all(1)
             counted = left if counted is None else counted.to(device) & left
-        self._add(layer, "rows", view, counted)
-        self._add(layer, "repeats", view, counted)
+        self._add(layers, "rows", view, counted)
+        self._add(layers, "repeats", view, counted)
 
-    def _add(self, layer: int, need: str, view: OutputView | RowsView, counted: torch.Tensor | None) -> None:
-        """Add the scores of a layer, at the queries that count: (batch, query), or None for all of them."""
+    def _add(self, layers: Sequence[int], need: str, view: OutputView | RowsView, counted: torch.Tensor | None) -> None:
+        """Add the scores of layers, whose heads stand side by side in the view, at the queries that count.
+
+        counted is (batch, query), or None for all of them.
+        """
+        at, heads = list(layers), self.adapter.geometry.heads
         for s, function in self.by_need[need]:
             given = function(view)
             values, defined = given if isinstance(given, tuple) else (given, None)
@@ -201,8 +230,9 @@ class _Tally:
                 defined = counted.to(values.device) if defined is None else defined & counted.to(values.device)
             if defined is not None:
                 values = values.masked_fill(~defined[:, None], 0)
-            self.sums[s, layer] += values.sum(-1).to(self.sums.device)
-            self.n[s, layer] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
+            by_layer = values.sum(-1).unflatten(1, (len(at), heads)).transpose(0, 1)  # (layer, batch, head)
+            self.sums[s, at] += by_layer.to(self.sums.device)
+            self.n[s, at] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         means = (self.sums / self.n.clamp(min=1)[..., None]).cpu().double().numpy()  # (score, layer, batch, head)
@@ -215,6 +245,21 @@ class _Tally:
                 code=FAILED,
             )
         return means.transpose(0, 2, 1, 3), (self.n[:, 0] > 0).cpu().numpy()
+
+
+def _side_by_side(rows: Sequence[Rows], device: torch.device) -> Rows:
+    """Rows of several layers at the same queries as rows of so many more heads."""
+
+    def join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([part.to(device) for part in parts], 1)
+
+    shape = rows[0].weights.shape
+    alike = all(torch.equal(each.visible, rows[0].visible) for each in rows)  # no layer has a window of its own
+    visible = rows[0].visible if alike else join([each.visible.expand(shape) for each in rows])
+    scores = [each.scores for each in rows if each.scores is not None]
+    sinks = [each.sink for each in rows if each.sink is not None]
+    weights = join([each.weights for each in rows])
+    return Rows(weights, visible.to(device), join(scores) if scores else None, join(sinks) if sinks else None, None)
 
 
 def _factors(adapter: Adapter, layer: int) -> torch.Tensor:

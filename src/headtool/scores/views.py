@@ -11,7 +11,7 @@ import torch
 class OutputView:
     """The heads' outputs at the queries.
 
-    z        (batch, query, head, head_dim)
+    z        (batch, query, head, head_dim), the heads of one layer or of several side by side
     factors  (head, head_dim, head_dim): R of W_O[:, h] = Q R, so that |W_O[:, h] z| = |R z|; None where not needed
     """
 
@@ -23,8 +23,9 @@ class OutputView:
 class RowsView:
     """The heads' attention rows at the queries, float32.
 
-    weights  (batch, head, query, key); a row sums to 1 with its sink, masked keys weigh 0
-    visible  (batch or 1, 1, query, key) bool
+    weights  (batch, head, query, key), the heads of one layer or of several side by side; a row sums to 1 with its
+             sink, masked keys weigh 0
+    visible  (batch or 1, head or 1, query, key) bool
     scores   (batch, head, query, key) or None: ln(weights) up to a constant a row, 0 where the row is largest
     sink     (batch, head, query) or None: what a learned sink takes; it counts as one more visible key
     span     (batch, key) bool: the task span
@@ -42,7 +43,7 @@ class RowsView:
 
     @property
     def keys(self) -> torch.Tensor:
-        """How many keys each query sees, a sink included: (batch or 1, 1, query)."""
+        """How many keys each query sees, a sink included: (batch or 1, head or 1, query)."""
         return self.visible.sum(-1) + (self.sink is not None)
 
     def mass(self, keys: torch.Tensor) -> torch.Tensor:
