@@ -11,13 +11,15 @@ Each engine runs in a process of its own, one after the other, round after round
     lens    TransformerLens' run_with_cache of patterns and head outputs, then the same numbers (if installed)
 
 Prints the CPU seconds of the best round over plain's best (noise only adds), the ratio of each round, and the peak
-resident memory of each process.
+resident memory of each process. On the small model, which is done in half a second, the ratio is the median over turns
+of all engines in one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ from pathlib import Path
 
 ENGINES = ("plain", "last", "all", "eager", "lens")
 SCORES = ("out", "resid", "ent", "task")
-SWEEPS = {"gpt2": 1, "stories": 8}  # over the data in one process, of which the fastest counts: noise only adds
+TURNS = 12  # of each engine over the small model's data, in one process
 
 
 def make_gpt2(folder: Path, positions: int = 512) -> None:
@@ -59,44 +61,59 @@ def examples(adapter, which: str, count: int):
     return Examples(load.encode(chosen.examples(), adapter.tokenizer, 512), pad=adapter.pad, types=False)
 
 
-def child(engine: str, folder: str, which: str, count: int, threads: int) -> dict[str, float]:
+def child(engine: str, folder: str, which: str, count: int, threads: int) -> dict:
+    """One engine in this process; or with "turns" all of them in turn, sweep by sweep, for a model that is soon done."""
+    from headtool.record.clock import peak_memory
+
+    with tempfile.TemporaryDirectory() as parts:
+        engines = ENGINES if engine == "turns" else (engine,)
+        sweeps = {name: sweeper(name, folder, which, count, threads, Path(parts)) for name in engines}
+        found: dict[str, list[float]] = {name: [] for name in engines}
+        for turn in range(1 + (TURNS if engine == "turns" else 1)):
+            for name, (sweep, _) in sweeps.items():
+                started = time.process_time()
+                sweep()
+                if turn or engine != "turns":
+                    found[name].append(time.process_time() - started)
+            if engine != "turns" and turn == 0:
+                break
+    facts = next(iter(sweeps.values()))[1]
+    return {"cpu_s": found[engine][0] if engine != "turns" else found, "peak_rss": peak_memory()} | facts
+
+
+def sweeper(engine: str, folder: str, which: str, count: int, threads: int, parts: Path):
+    """A function that goes over all batches once, warmed up on the first, and what there is to go over."""
     import torch
 
     from headtool.models.locate import locate
     from headtool.models.open import open_model
-    from headtool.record.clock import peak_memory
     from headtool.scores.measure import Pass, tokens_a_batch, work
 
     adapter = open_model(locate(folder), threads=threads)
     data = examples(adapter, which, count)
     batches = data.plan(None, tokens_a_batch(adapter))
+    facts = {"tokens": data.tokens, "batches": len(batches)}
+    if engine in ("last", "all"):
+        run = Pass("data", data, batches, SCORES, engine, False, 0)
+        work(adapter, run, 0, parts)
+        return lambda: [work(adapter, run, group, parts) for group in range(len(run.groups))], facts
     if engine == "plain":
         adapter.model.set_attn_implementation("sdpa")
         step = lambda batch: adapter.base(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)  # noqa: E731
     elif engine == "eager":
         adapter.model.set_attn_implementation("eager")
         step = lambda batch: eager(adapter, batch)  # noqa: E731
-    elif engine == "lens":
-        step = lens(adapter)
     else:
-        step = None
-    run = Pass("data", data, batches, SCORES, "last" if engine == "last" else "all", False, 0)
-    with tempfile.TemporaryDirectory() as parts, torch.inference_mode():
-        if step:
-            step(data.batch(batches[0]))
-        else:
-            work(adapter, run, 0, Path(parts))
-        cpu = []
-        for _ in range(SWEEPS[which]):
-            started = time.process_time()
-            if step:
-                for index in batches:
-                    step(data.batch(index))
-            else:
-                for group in range(len(run.groups)):
-                    work(adapter, run, group, Path(parts))
-            cpu.append(time.process_time() - started)
-    return {"cpu_s": min(cpu), "peak_rss": peak_memory(), "tokens": data.tokens, "batches": len(batches)}
+        step = lens(adapter)
+
+    @torch.inference_mode()
+    def sweep() -> None:
+        for index in batches:
+            step(data.batch(index))
+
+    with torch.inference_mode():
+        step(data.batch(batches[0]))
+    return sweep, facts
 
 
 def eager(adapter, batch) -> dict[str, object]:
@@ -189,40 +206,41 @@ def main() -> None:
             measured: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
             for _ in range(args.rounds):
                 for engine in ENGINES:
-                    call = [
-                        sys.executable,
-                        __file__,
-                        "--threads",
-                        str(args.threads),
-                        "--child",
-                        engine,
-                        folder,
-                        which,
-                        str(count),
-                    ]
-                    done = subprocess.run(call, capture_output=True, text=True, check=False)
-                    if done.returncode:
-                        print(f"{which} {engine}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                        continue
-                    measured[engine].append(json.loads(done.stdout.splitlines()[-1]))
-            results[which] = report(which, measured)
+                    measured[engine] += ask(engine, folder, which, count, args.threads)
+            results[which] = report(
+                which, measured, ask("turns", folder, which, count, args.threads) if which == "stories" else []
+            )
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def report(which: str, measured: dict[str, list[dict]]) -> dict[str, dict]:
+def ask(engine: str, folder: str, which: str, count: int, threads: int) -> list[dict]:
+    call = [sys.executable, __file__, "--threads", str(threads), "--child", engine, folder, which, str(count)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{which} {engine}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return []
+    return [json.loads(done.stdout.splitlines()[-1])]
+
+
+def report(which: str, measured: dict[str, list[dict]], turns: list[dict]) -> dict[str, dict]:
+    """Print and return the ratios: of the best rounds, or for a small model the median over turns in one process."""
     plain = measured["plain"]
     best = min(r["cpu_s"] for r in plain)
     print(f"\n{which}: {plain[0]['tokens']} tokens in {plain[0]['batches']} batches, plain {best:.2f} CPU s")
-    print("engine   CPU / plain  (each round)             peak RSS MB")
+    print("engine   CPU / plain  (quartiles or rounds)      peak RSS MB")
     found = {}
     for engine, rounds in measured.items():
         if not rounds:
             continue
         ratio = min(r["cpu_s"] for r in rounds) / best
         each = [r["cpu_s"] / p["cpu_s"] for r, p in zip(rounds, plain, strict=False)]
+        if turns:
+            paired = [a / b for a, b in zip(turns[0]["cpu_s"][engine], turns[0]["cpu_s"]["plain"], strict=True)]
+            each = statistics.quantiles(paired)
+            ratio = each[1]
         peak = max(r["peak_rss"] for r in rounds) / 1e6
-        found[engine] = {"ratio": ratio, "rounds": each, "peak_mb": peak}
+        found[engine] = {"ratio": ratio, "spread": each, "peak_mb": peak}
         print(f"{engine:8} {ratio:8.3f}     ({' '.join(f'{r:.3f}' for r in each)})   {peak:10.0f}", flush=True)
     return found
 
