@@ -28,6 +28,7 @@ FLOORS = [
 # Imports between rooms of one floor, and from the light ground upwards, that are meant.
 MEANT = {
     ("scores", "figures"),
+    ("scores", "tasks"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),

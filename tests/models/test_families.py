@@ -112,10 +112,16 @@ def test_hooks_are_removed_even_when_the_model_fails(name):
     def fail(layer, seen):
         raise RuntimeError("stop")
 
+    before = hooks_of(adapter)  # transformers has some of its own
     for what in ({"outputs": fail}, {"rows": fail}):
         with pytest.raises(RuntimeError, match="stop"):
             heads_of_failing(adapter, what)
-    assert not any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, WATCH) for m in adapter.model.modules())
+    assert hooks_of(adapter) == before
+    assert not any(hasattr(module, WATCH) for module in adapter.model.modules())
+
+
+def hooks_of(adapter):
+    return [[*module._forward_hooks, *module._forward_pre_hooks] for module in adapter.model.modules()]
 
 
 def heads_of_failing(adapter, what):

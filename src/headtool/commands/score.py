@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
     from headtool.models.locate import Located
     from headtool.record.run import Run
-    from headtool.scores.measure import Pass
+    from headtool.scores.passes import Pass
 
 GROUP = "Scores"
 ALL = folder.names("headtool.scores")
@@ -42,6 +42,37 @@ RankScope = Annotated[
     Literal["layer", "global"],
     opt.flag("--rank-scope", help="Ranks in combined are among the heads of the layer, or of the model.", group=GROUP),
 ]
+Ablate = Annotated[
+    Literal["zero", "mean", "resample"],
+    opt.flag(
+        "--ablate",
+        help="What takes an ablated head's place: nothing, its mean output, its output on another example.",
+        group=GROUP,
+    ),
+]
+Verify = Annotated[
+    int, opt.flag("--verify", min=0, help="Ablate this many random heads the naive way too, and compare.", group=GROUP)
+]
+Init = Annotated[
+    str | None,
+    opt.flag(
+        "--init",
+        metavar="CKPT",
+        help="The checkpoint before fine-tuning, for update.",
+        group=GROUP,
+        autocompletion=opt.complete_models,
+    ),
+]
+IncludeBias = Annotated[bool, opt.flag("--include-bias", help="Count the biases of q, k and v in update.", group=GROUP)]
+Memory = Annotated[
+    str,
+    opt.flag(
+        "--memory",
+        metavar="SIZE|auto",
+        help="Memory for an ablation's forward pass, such as 2GB: how many heads are stacked.",
+        group=GROUP,
+    ),
+]
 TopK = Annotated[int, opt.flag("--top-k", min=1, help="Heads in topk_global.json.", group=GROUP)]
 TopKLayer = Annotated[int, opt.flag("--top-k-layer", min=1, help="Heads a layer in topk_per_layer.json.", group=GROUP)]
 
@@ -55,6 +86,11 @@ def command(
     lambda_ent: LambdaEnt = 0.5,
     lambda_task: LambdaTask = 1.0,
     rank_scope: RankScope = "layer",
+    ablate: Ablate = "zero",
+    verify: Verify = 3,
+    init: Init = None,
+    include_bias: IncludeBias = False,
+    memory: Memory = "auto",
     top_k: TopK = 20,
     top_k_layer: TopKLayer = 5,
     data: opt.Data = None,
@@ -87,6 +123,7 @@ def command(
 
     [bold]headtool score demo[/]
     [bold]headtool score demo --scores out,ent,induction --query all[/]
+    [bold]headtool score demo-encoder --scores ablation,gradient[/]
     [bold]run=$(headtool score demo-encoder -q) && head -5 $run/tables/heads.csv[/]
 
     Leaves tables, top heads and heat maps in a run directory, and prints that directory.
@@ -102,21 +139,25 @@ def command(
     names = _names(scores)
     opt.number_or("auto", batch_size, "--batch-size")
     opt.number_or("all", subset, "--subset")
+    opt.memory(memory)
     for flag, value in (("--lambda-ent", lambda_ent), ("--lambda-task", lambda_task)):
         if not math.isfinite(value):
             raise HeadtoolError(f"{flag} {value}: not a finite number", hint=f"for example {flag} 0.5")
+    if "update" in names and init is None:
+        raise HeadtoolError("update needs the checkpoint before fine-tuning", hint="give it with --init")
     load.check(data, task, field or ())
     located = locate(model)
     layout.find(located.model_type, family)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
-    target = Path(out) if out is not None else None
-    ask = SimpleNamespace(**arguments)
+    ask = SimpleNamespace(**arguments, before=locate(init) if init is not None else None)
+    if ask.before is not None:
+        inputs["init_sha256"] = ask.before.fingerprint()["weights_sha256"]
     with Run.start(
         "score",
         arguments,
         inputs,
         label=located.label,
-        out=target,
+        out=Path(out) if out is not None else None,
         force=force,
         console=console,
         share=share,
@@ -130,149 +171,93 @@ def command(
 
 def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespace) -> Path:
     """Open, read, measure what is missing, and, where that completes the set, merge and write."""
+    from headtool.models import layout
     from headtool.models.open import open_model
     from headtool.record.files import read_part
-    from headtool.scores import measure, outcome
+    from headtool.scores import importance, outcome, passes
 
+    console, by_need = run.console, passes.needs(names)
+    with run.clock.phase("data"):
+        chosen = passes.choose(run, names, layout.find(located.model_type, ask.family).causal, ask)
     with run.clock.phase("open"):
+        classes = passes.classes(chosen) if set(by_need.values()) & set(passes.LOSSES) else None
         adapter = open_model(
-            located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads, weights=not ask.dry_run
+            located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
+            weights=not ask.dry_run, classes=classes, seed=ask.seed,
+        )  # fmt: skip
+    if adapter.drawn:
+        console.warn(
+            f"the checkpoint has no classifier: one of {classes} classes is drawn at random (seed {ask.seed}), so its "
+            "losses, and all that is made of them, are noise; headtool finetune --probe fits one"
         )
-    run.console.detail(
+    console.detail(
         f"{located.folder}: {adapter.located.model_type}, {adapter.kind}, {adapter.parameters:,} parameters, "
         f"{adapter.dtype} on {adapter.device}; its heads are where the layout says"
     )
     with run.clock.phase("data"):
-        passes, facts = _passes(run, adapter, names, ask)
-    units = [(each, group) for each in passes for group in range(len(each.groups))]
-    for each in passes:
+        plan = passes.build(run, adapter, names, chosen, ask)
+    units = [(each, group) for each in plan.passes for group in range(len(each.groups))]
+    for each in plan.passes:
         sizes = [len(batch) for batch in each.batches]
-        run.console.detail(
-            f"{each.name}: {', '.join(each.scores)} at the {each.query} position(s) of {len(each.examples)} examples, "
-            f"{len(sizes)} batches of {min(sizes)} to {max(sizes)}, {len(each.groups)} parts"
+        console.detail(
+            f"{each.name}: {len(each.examples)} examples, {len(sizes)} batches of {min(sizes)} to {max(sizes)}, "
+            f"{len(each.groups)} parts"
         )
-    plan = {
+    decisive = {
         "device": adapter.runs_on.type,
         "dtype": str(adapter.dtype),
-        "batches": [[len(b) for b in p.batches] for p in passes],
+        "batches": [[len(b) for b in p.batches] for p in plan.passes],
+        "parts": [len(p.groups) for p in plan.passes],
     }
     if ask.dry_run:
-        return _show_plan(run, adapter, passes, len(units), plan)
+        return _show_plan(run, adapter, plan.passes, len(units), decisive)
     run.manifest["model"] = outcome.model_facts(adapter)
-    run.manifest["data"] = facts
-    parts = run.parts(plan)
+    run.manifest["data"] = plan.facts
+    parts = run.parts(decisive)
     own = [unit for i, unit in enumerate(units) if run.share.owns(i)]
     left = [unit for unit in own if read_part(parts / unit[0].part(unit[1])) is None]
     if len(left) < len(own):
-        run.console.note(f"going on: {len(own) - len(left)} of {len(own)} parts are there")
-    with run.clock.phase("forward"), run.console.progress("scoring", len(own), len(own) - len(left)) as advance:
+        console.note(f"going on: {len(own) - len(left)} of {len(own)} parts are there")
+    with console.progress("scoring", len(own), len(own) - len(left)) as advance:
         for each, group in left:
-            run.clock.count(**measure.work(adapter, each, group, parts))
+            with run.clock.phase(each.phase):
+                run.clock.count(**each.work(adapter, group, parts))
             advance(1)
-    names_of_parts = [each.part(group) for each, group in units]
     if run.share.launched and run.share.index > 0:
         return run.path  # rank 0 waits for all parts, merges and says so
-    if not run.every_part(parts, names_of_parts, wait=run.share.launched):
-        run.console.note("this share is done; the one that completes the set merges it")
+    if not run.every_part(parts, [each.part(group) for each, group in units], wait=run.share.launched):
+        console.note("this share is done; the one that completes the set merges it")
         return run.announce()
     with run.merging() as merged_already:
         if not merged_already:
             with run.clock.phase("write"):
-                measured = {name: result for each in passes for name, result in measure.merge(each, parts).items()}
-                outcome.write(run, adapter, names, measured, ask)
+                found = {each.name: each.merge(parts) for each in plan.passes}
+            if "ablation" in found:
+                with run.clock.phase("verify"):
+                    importance.verify(run, adapter, plan.swept, found["ablation"], ask)
+            with run.clock.phase("write"):
+                results = outcome.write(run, adapter, names, found, ask)
             run.finish()
-            run.console.show(*outcome.summary(run, measured))
+            console.show(*outcome.summary(run, results))
     return run.announce()
 
 
-def _passes(
-    run: Run, adapter: Adapter, names: tuple[str, ...], ask: SimpleNamespace
-) -> tuple[list[Pass], dict[str, Any]]:
-    """What has to be measured, on what: the data for output norms and attention rows, repeated tokens for patterns."""
-    from headtool.scores import combined, measure
-
-    needed = [*names, *(combined.PARTS if "combined" in names else ())]
-    needs = {name: measure.score_module(name).NEEDS for name in needed}
-    on_data = [name for name, need in needs.items() if need in ("output", "rows")]
-    on_repeats = [name for name, need in needs.items() if need == "repeats"]
-    passes: list[Pass] = []
-    facts: dict[str, Any] = {}
-    if on_data:
-        data_pass, facts = _data_pass(run, adapter, on_data, ask)
-        passes.append(data_pass)
-    if on_repeats:
-        passes.append(measure.repeats_pass(adapter, tuple(on_repeats), _batch_size(ask), ask.exclude_bos, ask.seed))
-    return passes, facts
-
-
-def _data_pass(run: Run, adapter: Adapter, names: list[str], ask: SimpleNamespace) -> tuple[Pass, dict[str, Any]]:
-    """The examples that --data and --task name, in batches; what the manifest says of them."""
-    from headtool.models.batches import Examples
-    from headtool.scores.measure import Pass, Query, tokens_a_batch
-    from headtool.tasks import load
-    from headtool.tasks.example import Markers
-
-    console, encoder = run.console, not adapter.layout.causal
-    if ask.data is None and ask.task is None:
-        console.note("neither --data nor --task: the built-in task 'demo'")
-    markers = Markers(ask.question_marker, ask.choices_marker)
-    subset = opt.number_or("all", ask.subset, "--subset")
-    chosen = load.choose(
-        data=ask.data, task=ask.task, encoder=encoder, fields=ask.field or (), markers=markers, limit=ask.limit,
-        subset=subset, subset_seed=ask.subset_seed,
-    )  # fmt: skip
-    for note in chosen.notes:
-        console.note(note)
-    longest = min(ask.max_length, adapter.longest)
-    encodings = load.encode(chosen.examples(), adapter.tokenizer, longest)
-    examples = Examples(encodings, pad=adapter.pad, types=adapter.has_types)
-    if examples.cut:
-        why = "--max-length" if longest == ask.max_length else "all that the model has room for"
-        console.note(f"{examples.cut} of {len(examples)} examples are cut to {longest} tokens ({why})")
-    if examples.largest >= adapter.vocabulary:
-        hint = "the tokenizer is another model's"
-        raise HeadtoolError(
-            f"the tokenizer gives token {examples.largest}, the model knows {adapter.vocabulary}", hint=hint
-        )
-    if "task" in names:
-        if chosen.shape.SPANS or markers != Markers():
-            if not examples.with_span:
-                raise load.no_span(chosen.name)
-            console.note(f"the task span was found in {examples.with_span} of {len(examples)} examples")
-        else:
-            names = [name for name in names if name != "task"]
-            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out")
-    if not names:
-        hint = "name others with --scores, or the span with --question-marker"
-        raise HeadtoolError("no score is left to measure", hint=hint)
-    query: Query = ask.query if ask.query != "auto" else "first" if encoder else "last"
-    batches = examples.plan(_batch_size(ask), tokens_a_batch(adapter))
-    facts = {
-        "name": chosen.name, "shape": chosen.shape.NAMES[0], "rows": chosen.readable, "examples": len(examples),
-        "with_span": examples.with_span, "tokens": examples.tokens, "max_length": longest, "query": query,
-        "subset": chosen.kept.tolist(),
-    }  # fmt: skip
-    return Pass("data", examples, batches, tuple(names), query, ask.exclude_bos, ask.seed), facts
-
-
-def _batch_size(ask: SimpleNamespace) -> int | None:
-    return opt.number_or("auto", ask.batch_size, "--batch-size")
-
-
-def _show_plan(run: Run, adapter: Adapter, passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
+def _show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
     """What the run would do, on stdout."""
     from headtool.models.attention import BLOCK_ELEMENTS
     from headtool.record.clock import human_bytes
 
     each_bytes = adapter.dtype.itemsize
-    widest = max(len(batch) * int(p.examples.lengths[batch].max()) for p in passes for batch in p.batches)
+    widest = max(
+        (len(batch) * int(p.examples.lengths[batch].max()) for p in all_passes for batch in p.batches), default=0
+    )
     weights = adapter.parameters * each_bytes
     memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS[adapter.runs_on.type]
     done = units if run.done else run.parts_there(plan)
     fields: dict[str, Any] = {
         "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,
-        "batches": sum(len(p.batches) for p in passes), "examples": sum(len(p.examples) for p in passes),
-        "tokens": sum(p.examples.tokens for p in passes), "model_bytes": weights, "memory_bytes": memory,
+        "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
+        "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
     }  # fmt: skip
     told = fields | {"model_bytes": human_bytes(weights), "memory_bytes": human_bytes(memory)}
     run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)

@@ -28,6 +28,7 @@ class Adapter:
     geometry: heads.Geometry
     kind: Kind
     runs_on: torch.device  # where it runs, or would run: a model opened without weights is nowhere
+    drawn: bool = False  # was its task head drawn at random?
 
     @cached_property
     def base(self) -> Any:
@@ -111,7 +112,13 @@ class Adapter:
 
 
 def adapt(
-    model: Any, tokenizer: Any, located: Located, plan: layout.Layout, kind: Kind, where: torch.device
+    model: Any,
+    tokenizer: Any,
+    located: Located,
+    plan: layout.Layout,
+    kind: Kind,
+    where: torch.device,
+    drawn: bool = False,
 ) -> Adapter:
     """An adapter over a loaded model: its geometry is read from its weights. Raises HeadtoolError where they do not fit."""
     config = model.config
@@ -119,4 +126,4 @@ def adapt(
         raise HeadtoolError("models with cross-attention are not supported", hint="see docs/families.md")
     blocks = heads.submodule(model.base_model, plan.blocks)
     geometry = heads.measure(blocks, plan, config.num_attention_heads, config.hidden_size)
-    return Adapter(model, tokenizer, located, plan, geometry, kind, where)
+    return Adapter(model, tokenizer, located, plan, geometry, kind, where, drawn)

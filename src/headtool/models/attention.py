@@ -34,6 +34,7 @@ IGNORED = frozenset(
         "deterministic",
         "position_ids",
         "output_attentions",
+        "output_router_logits",
         "use_cache",
         "is_causal",
         "cache_position",
@@ -162,10 +163,10 @@ def _weights(
     """softmax(mask(softcap(q k^T scaling))) in float32, what it was taken of, and the sink's share; see Rows."""
     scores = _by_group(query, key.transpose(2, 3)).float().mul_(scaling)
     if softcap is not None:
-        scores = scores.div_(softcap).tanh_().mul_(softcap)
+        scores = scores.div_(softcap).tanh_() * softcap  # a gradient needs what tanh gave
     # Added, not filled in: several times faster on a CPU, and the largest float swallows any score.
     scores += torch.where(visible, 0.0, torch.finfo(torch.float32).min)
-    largest = scores.amax(-1, keepdim=True)
+    largest = scores.detach().amax(-1, keepdim=True)  # a softmax does not see what all scores share
     scores -= largest
     if sinks is None:
         return scores.softmax(-1), scores, None

@@ -10,18 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+IGNORED = -100  # the target of a position whose logits are not read
+
 
 @dataclass(frozen=True)
 class Encoding:
     """One example as tokens.
 
     span is the task span (start, stop) in tokens, second the start of a second text; cut: were there more tokens?
+    targets is what the loss expects: a class, or for each position the token that its logits should give, else IGNORED.
     """
 
     ids: Sequence[int]
     span: tuple[int, int] | None = None
     second: int | None = None
     cut: bool = False
+    targets: int | Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Batch:
     """Padded examples: ids, mask (1 is valid) and, where the tokenizer has them, token types, each (batch, position).
 
     span (batch, position) bool marks the task span; index (batch,) is the place of each example in the data.
+    targets, where there is a loss: classes (batch,), or (batch, position) the token to predict there, else IGNORED.
     """
 
     ids: torch.Tensor
@@ -36,6 +41,7 @@ class Batch:
     index: np.ndarray
     types: torch.Tensor | None = None
     span: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
 
     @property
     def first(self) -> torch.Tensor:
@@ -48,24 +54,31 @@ class Batch:
         return self.mask.shape[1] - 1 - self.mask.flip(1).int().argmax(1)
 
     def to(self, device: torch.device) -> Batch:
-        moved = [t.to(device) if t is not None else None for t in (self.types, self.span)]
+        moved = [t.to(device) if t is not None else None for t in (self.types, self.span, self.targets)]
         return Batch(self.ids.to(device), self.mask.to(device), self.index, *moved)
 
 
 class Examples:
-    """Encoded examples: token ids in a temporary file, 24 bytes an example in memory."""
+    """Encoded examples: token ids and their targets in a temporary file, a few dozen bytes an example in memory."""
 
     def __init__(self, encodings: Iterable[Encoding], *, pad: int, types: bool) -> None:
         self.pad = pad
         self.types = types
         lengths: list[int] = []
         marks: list[tuple[int, int, int]] = []
+        classes: list[int] = []
+        self.by_token = False  # are the targets tokens?
         self.cut = 0  # how many had more tokens than fit
         self.largest = 0  # the largest token id
         self._file = tempfile.TemporaryFile(prefix="headtool-")  # noqa: SIM115 - lives as long as the examples
         weakref.finalize(self, self._file.close)
         for encoding in encodings:
             np.asarray(encoding.ids, np.int32).tofile(self._file)
+            if isinstance(encoding.targets, int):
+                classes.append(encoding.targets)
+            elif encoding.targets is not None:
+                self.by_token = True
+                np.asarray(encoding.targets, np.int32).tofile(self._file)
             lengths.append(len(encoding.ids))
             self.cut += encoding.cut
             self.largest = max(self.largest, *encoding.ids, 0)
@@ -74,7 +87,8 @@ class Examples:
         self._file.flush()
         self.lengths = np.asarray(lengths, np.int64)
         self.marks = np.asarray(marks, np.int32).reshape(-1, 3)
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.classes = np.asarray(classes, np.int64) if classes else None
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)]) * (2 if self.by_token else 1)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -89,7 +103,16 @@ class Examples:
         return int((self.marks[:, 1] > self.marks[:, 0]).sum())
 
     def ids(self, example: int) -> np.ndarray:
-        return np.fromfile(self._file_at(example), np.int32, int(self.lengths[example]))
+        return self._read(example, 0)
+
+    def buckets(self, tokens: int) -> list[np.ndarray]:
+        """Batches of examples of one length each, so that nothing is padded, of at most so many tokens, longest first."""
+        order = np.lexsort((np.arange(len(self)), -self.lengths))
+        found: list[np.ndarray] = []
+        for alike in np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1):
+            rows = max(1, tokens // int(self.lengths[alike[0]]))
+            found += [alike[start : start + rows] for start in range(0, len(alike), rows)]
+        return found
 
     def plan(self, size: int | None, tokens: int) -> list[np.ndarray]:
         """The batches over the whole data, longest examples first (ties in order): arrays of example numbers.
@@ -116,8 +139,15 @@ class Examples:
         start, stop, second = (column[:, None] for column in self.marks[index].T)
         types = torch.from_numpy(((position >= second) & mask).astype(np.int64)) if self.types else None
         span = torch.from_numpy((position >= start) & (position < stop))
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), index, types, span)
+        targets = None if self.classes is None else torch.from_numpy(self.classes[index])
+        if self.by_token:
+            targets = torch.full((len(index), width), IGNORED)
+            for row, example in enumerate(index):
+                targets[row, : self.lengths[example]] = torch.from_numpy(self._read(int(example), 1).astype(np.int64))
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), index, types, span, targets)
 
-    def _file_at(self, example: int):
-        self._file.seek(int(self._starts[example]) * 4)
-        return self._file
+    def _read(self, example: int, which: int) -> np.ndarray:
+        """The ids (0) or targets (1) of an example."""
+        length = int(self.lengths[example])
+        self._file.seek((int(self._starts[example]) + which * length) * 4)
+        return np.fromfile(self._file, np.int32, length)

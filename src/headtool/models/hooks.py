@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,23 +58,53 @@ def observe(
 
 
 @contextlib.contextmanager
-def gated(adapter: Adapter, gates: Mapping[int, torch.Tensor]) -> Iterator[None]:
+def gated(
+    adapter: Adapter, gates: Mapping[int, torch.Tensor], instead: Mapping[int, torch.Tensor] | None = None
+) -> Iterator[None]:
     """Multiply the heads' outputs by gates while the model runs inside.
 
     gates: layer -> (head,) or (batch, head). A gate of 0 is the head with its columns of W_O set to zero; all
-    gates at 1 change nothing, bit for bit.
+    gates at 1 change nothing, bit for bit. instead: layer -> what a gate of 0 lets through in the head's place,
+    (batch or 1, position or 1, head, head_dim).
     """
     g = adapter.geometry
     with contextlib.ExitStack() as stack:
         for layer, gate in gates.items():
 
-            def apply(module: nn.Module, args: tuple[Any, ...], gate: torch.Tensor = gate) -> tuple[Any, ...]:
+            def apply(
+                module: nn.Module, args: tuple[Any, ...], gate: torch.Tensor = gate, layer: int = layer
+            ) -> tuple[Any, ...]:
                 z = args[0].unflatten(-1, (g.heads, g.head_dim))
                 factor = gate.to(z.device, z.dtype).view(-1, 1, g.heads, 1)
+                if instead is not None:
+                    return ((z * factor + instead[layer].to(z) * (1 - factor)).flatten(-2), *args[1:])
                 return ((z * factor).flatten(-2), *args[1:])
 
             handle = adapter.out(layer).register_forward_pre_hook(apply)
             stack.callback(handle.remove)
+        yield
+
+
+@contextlib.contextmanager
+def dialled(
+    adapter: Adapter, dials: Sequence[torch.Tensor], reference: Mapping[int, torch.Tensor] | None = None
+) -> Iterator[None]:
+    """Move the heads' outputs towards a reference while the model runs inside: z + e (reference - z).
+
+    dials: for each layer e (batch, head). reference: layer -> (batch or 1, position or 1, head, head_dim); None is zero.
+    """
+    g = adapter.geometry
+    with contextlib.ExitStack() as stack:
+        for layer, dial in enumerate(dials):
+
+            def turn(
+                module: nn.Module, args: tuple[Any, ...], dial: torch.Tensor = dial, layer: int = layer
+            ) -> tuple[Any, ...]:
+                z = args[0].unflatten(-1, (g.heads, g.head_dim))
+                way = -z if reference is None else reference[layer].to(z) - z
+                return ((z + dial.to(z.device, z.dtype)[:, None, :, None] * way).flatten(-2), *args[1:])
+
+            stack.callback(adapter.out(layer).register_forward_pre_hook(turn).remove)
         yield
 
 

@@ -24,6 +24,7 @@ class Layout:
     transposed: the weight is (in, out) as in GPT-2's Conv1D, not (out, in).
     interface: the module named by attention calls transformers' AttentionInterface. Where it does not, its own
     forward returns the attention weights when it is asked for output_attentions.
+    ffn: the modules of the feed-forward part, which work position by position, in the order they are run.
     positions_from_ids: absolute positions are derived from the input ids by the model itself (RoBERTa).
     """
 
@@ -34,6 +35,7 @@ class Layout:
     key: str | None = None
     value: str | None = None
     qkv: str | None = None
+    ffn: tuple[str, ...] = ("mlp",)
     packing: Literal["separate", "concat", "grouped"] = "separate"
     transposed: bool = False
     causal: bool = True

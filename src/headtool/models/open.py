@@ -33,10 +33,13 @@ def open_model(
     family: str | None = None,
     threads: int = 0,
     weights: bool = True,
+    classes: int | None = None,
+    seed: int = 0,
 ) -> Adapter:
     """Open a located model in eval mode, and verify that its heads are where its layout says.
 
     weights=False builds the model without its weights, on the meta device: shapes for a plan, nothing to run.
+    classes: a model without any head gets a classifier of so many, drawn with the seed.
 
     Raises HeadtoolError for a family that is not known or refused, files that are missing, cut or pickles, a device
     that is not there, and a model that fails the check.
@@ -47,22 +50,28 @@ def open_model(
     torch.set_num_threads(threads or free_cores())
     where = pick_device(device)
     kind = _kind(located)
+    drawn = kind == "headless" and classes is not None
+    if drawn:
+        kind = "classifier"
     how = {"dtype": pick_dtype(dtype, where), "attn_implementation": attention.NAME if plan.interface else "eager"}
     with quiet_libraries():
         with _explained(f"{located.folder}: its config.json is not one that transformers can use"):
             config = transformers.AutoConfig.from_pretrained(located.folder)
         with _explained(f"{located.folder}: there is no tokenizer that can be read"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder, config=config)
+        if drawn:
+            config.num_labels = classes
         if not tokenizer.is_fast:
             hint = "save it with a tokenizer.json"
             raise HeadtoolError(f"{located.folder}: its tokenizer gives no character offsets", hint=hint)
         if not weights:
             with torch.device("meta"):
                 model = CLASSES[kind].from_config(config, **how)
-            return adapt(model, tokenizer, located, plan, kind, where)
+            return adapt(model, tokenizer, located, plan, kind, where, drawn)
+        torch.manual_seed(seed)  # of what the checkpoint lacks
         model = _load(located, config, kind, how)
     model.to(where).eval().requires_grad_(False)
-    adapter = adapt(model, tokenizer, located, plan, kind, where)
+    adapter = adapt(model, tokenizer, located, plan, kind, where, drawn)
     with quiet_libraries():
         verify(adapter)
     return adapter

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from headtool.errors import FAILED, HeadtoolError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -79,6 +81,15 @@ def read_part(path: Path) -> dict[str, np.ndarray] | None:
         return None
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def whole_part(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a part that must be there. Raises HeadtoolError where it is damaged, having removed it."""
+    part = read_part(path)
+    if part is None:
+        path.unlink(missing_ok=True)
+        raise HeadtoolError(f"{path} was damaged and is removed", hint="the same command makes it again", code=FAILED)
+    return part
 
 
 def _umask() -> int:

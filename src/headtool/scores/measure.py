@@ -22,7 +22,7 @@ from headtool.models import hooks
 from headtool.models.adapter import Adapter
 from headtool.models.attention import Rows
 from headtool.models.batches import Batch, Encoding, Examples
-from headtool.record.files import read_part, write_part
+from headtool.record.files import whole_part, write_part
 from headtool.scores.output import factors
 from headtool.scores.views import OutputView, RowsView
 
@@ -46,6 +46,7 @@ class Pass:
     query: Query
     exclude_bos: bool
     seed: int
+    phase: str = "forward"
 
     @property
     def groups(self) -> list[Sequence[np.ndarray]]:
@@ -55,6 +56,14 @@ class Pass:
 
     def part(self, group: int) -> str:
         return f"{self.name}-{group:04d}.part"
+
+    def work(self, adapter: Adapter, group: int, parts: Path) -> dict[str, int]:
+        """Measure one group and write its part. Returns the counts of what was done."""
+        return work(adapter, self, group, parts)
+
+    def merge(self, parts: Path) -> dict[str, Measured]:
+        """The scores from all parts."""
+        return merge(self, parts)
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,7 @@ def merge(run: Pass, parts: Path) -> dict[str, Measured]:
     """Add up the parts of a pass, in order. Raises HeadtoolError naming a part that is damaged, which is removed."""
     total: dict[str, np.ndarray] = {}
     for group in range(len(run.groups)):
-        path = parts / run.part(group)
-        part = read_part(path)
-        if part is None:
-            path.unlink(missing_ok=True)
-            raise HeadtoolError(
-                f"{path} was damaged and is removed", hint="the same command makes it again", code=FAILED
-            )
+        part = whole_part(parts / run.part(group))
         total = {name: total[name] + part[name] for name in part} if total else part
     return {name: _measured(total, s) for s, name in enumerate(run.scores)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,53 +17,98 @@ from headtool.record.clock import human_bytes
 from headtool.record.files import whole
 from headtool.record.run import Run
 from headtool.scores import combined as fusion
+from headtool.scores import importance, update
+from headtool.scores.certainty import Certainty
 from headtool.scores.measure import Measured
 
 SHOWN = 10  # heads in the closing table
-COLUMNS = 6  # scores in it
+COLUMNS = 6  # forward scores in it
+SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run found: forward scores by name, and the certainty of ablation importance where that was asked for."""
+
+    measured: Mapping[str, Measured]
+    sure: Certainty | None
 
 
 def write(
-    run: Run, adapter: Adapter, names: tuple[str, ...], measured: Mapping[str, Measured], ask: SimpleNamespace
-) -> None:
-    """Write the tables, the top heads and the heat maps of a run.
+    run: Run, adapter: Adapter, names: tuple[str, ...], found: Mapping[str, Any], ask: SimpleNamespace
+) -> Results:
+    """Write the tables, the top heads and the heat maps of a run. found is what each pass came to, by its name.
 
     Raises HeadtoolError where no score is defined for any example.
     """
-    if not any(result.n for result in measured.values()):
+    measured: dict[str, Measured] = {}
+    for name in ("data", "repeats"):
+        measured |= found.get(name, {})
+    if measured and not any(result.n for result in measured.values()):
         hint = "the first position of a decoder, say, sees itself alone: another --query, or no --exclude-bos"
         raise HeadtoolError("no score is defined for any example", hint=hint, code=FAILED)
     g = adapter.geometry
     layer, head = (axis.ravel().tolist() for axis in np.mgrid[: g.layers, : g.heads])
     keys: dict[str, Any] = {"layer": layer, "head": head}
-    raw, norm = dict(keys), dict(keys)
-    for name, result in measured.items():
-        raw[f"{name}_raw"] = _column(result.mean if result.n else None, len(layer))
-        raw[f"{name}_se"] = _column(result.se, len(layer))
-        raw[f"{name}_n"] = [result.n] * len(layer)
-        norm[f"{name}_norm"] = _column(fusion.normalise(result.mean, ask.norm) if result.n else None, len(layer))
-    frames = {"scores_raw": raw, "scores_norm": norm}
-    top: dict[str, list[float]] = {}
-    if "combined" in names and any(measured[name].n for name in fusion.PARTS if name in measured):
-        top = _combined(run, measured, ask)
-        frames["scores_combined"] = keys | top
-    frames["heads"] = keys | {"kv_head": [g.kv_head(h) for h in head]} | top | raw | norm
-    for name, columns in frames.items():
-        run.write(name, tables.build(name, columns, measured), lines=ask.jsonl)
-    counted = [name for name in (*names, *measured) if name in measured and measured[name].n]
-    first = "combined" if top else counted[0]
-    by = np.array(top["combined"]) if top else measured[first].mean.ravel()
-    _write_top(run, by.reshape(g.layers, g.heads), ask.top_k, ask.top_k_layer)
+    frames: dict[str, dict[str, Any]] = {}
+    joined: dict[str, Any] = keys | {"kv_head": [g.kv_head(h) for h in head]}
+    tops: dict[str, np.ndarray] = {}  # what heads can be ordered by, the first asked for first
+    panels: dict[str, str] = {}
+    if measured:
+        raw, norm = dict(keys), dict(keys)
+        for name, result in measured.items():
+            raw[f"{name}_raw"] = _column(result.mean if result.n else None, len(layer))
+            raw[f"{name}_se"] = _column(result.se, len(layer))
+            raw[f"{name}_n"] = [result.n] * len(layer)
+            norm[f"{name}_norm"] = _column(fusion.normalise(result.mean, ask.norm) if result.n else None, len(layer))
+        frames |= {"scores_raw": raw, "scores_norm": norm}
+        if "combined" in names and any(measured[name].n for name in fusion.PARTS if name in measured):
+            top = _combined(run, measured, ask)
+            frames["scores_combined"] = keys | top
+            joined |= top
+            tops["combined"], panels["combined"] = np.array(top["combined"]), "combined"
+        joined |= raw | norm
+        tops |= {name: result.mean.ravel() for name, result in measured.items() if result.n}
+        panels |= {name: f"{name}_raw" for name, result in measured.items() if result.n}
+    sure = None
+    if "ablation" in found:
+        own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
+        frames["importance"] = keys | own
+        frames["losses"] = importance.example_columns(found["ablation"], run.manifest["data"].pop("loss_rows"))
+        joined |= {name: values for name, values in own.items() if name not in tables.TAKEN}
+        tops["ablation"], panels["ablation"] = np.array(own["I"]), "I"
+    if "gradient" in found:
+        run.manifest["data"].pop("loss_rows", None)
+        own = importance.gradient_columns(found["gradient"])
+        frames["gradfisher"] = keys | own
+        joined |= {name: values for name, values in own.items() if name not in tables.TAKEN}
+        tops |= {name: np.array(own[column]) for name, column in (("gradient", "G"), ("fisher", "F"))}
+        panels |= {"gradient": "G", "fisher": "F"}
+    if "update" in names:
+        moved = update.update(ask.before, adapter.located, adapter.layout, g, ask.include_bias)
+        own = importance.update_columns(moved)
+        frames["update"] = keys | own
+        joined |= own
+        tops["update"], panels["update"] = np.array(own["Urel"]), "Urel"
+    frames["heads"] = joined
+    for name, values in frames.items():
+        run.write(name, tables.build(name, values, measured), lines=ask.jsonl)
+    first = next(name for name in ("combined", *names, *tops) if name in tops)
+    _write_top(run, tops[first].reshape(g.layers, g.heads), ask.top_k, ask.top_k_layer)
     if rows := run.manifest.get("data", {}).pop("subset", None):
         run.write_json("eval_subset.json", {"seed": ask.subset_seed, "n": len(rows), "rows": rows})
-    heads = tables.build("heads", frames["heads"], measured)
-    panels = ({"combined": "combined"} if top else {}) | {name: f"{name}_raw" for name in measured}
-    panels = {name: column for name, column in panels.items() if heads[column].null_count() < heads.height}
-    figure = heatmaps(heads, panels, f"{run.manifest['model']['label']}: {g.layers} layers x {g.heads} heads")
+    wanted = {name for name in panels if name in names or name in measured}
+    heads = tables.build("heads", joined, measured)
+    figure = heatmaps(
+        heads,
+        {name: column for name, column in panels.items() if name in wanted},
+        f"{run.manifest['model']['label']}: {g.layers} layers x {g.heads} heads",
+    )
     for suffix in ("png", "svg"):
         with whole(run.path / "figures" / f"heads.{suffix}") as file:
             figure.savefig(file, format=suffix, dpi=160)
-    run.manifest["top"] = {"by": first, "heads": _order(by, g.heads)[:SHOWN]}
+    run.manifest["top"] = {"by": first, "heads": _order(tops[first], g.heads)[:SHOWN]}
+    return Results(measured, sure)
 
 
 def model_facts(adapter: Adapter) -> dict[str, Any]:
@@ -77,23 +123,17 @@ def model_facts(adapter: Adapter) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(run: Run, measured: Mapping[str, Measured]) -> list[Any]:
+def summary(run: Run, results: Results) -> list[Any]:
     """The closing words: what was run, the top heads, where time and memory went, what is left behind."""
     from rich.text import Text
 
-    facts, counts, clock = run.manifest["model"], run.clock.counts, run.clock
+    facts, clock = run.manifest["model"], run.clock
     head = f" score  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
     if data := run.manifest.get("data"):
         head += f"  {data['examples']:,} examples  {data['tokens']:,} tokens"
-    phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
-    lines = [f" phases   {phases}"]
-    examples, tokens, flops = (clock.rate(name, "forward") for name in ("examples", "tokens", "attention_flops"))
-    if examples and tokens and flops:
-        total = counts["attention_flops"]
-        lines.append(
-            f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s"
-            f"   attention {total / 1e9:,.2f} GFLOP, {flops / 1e9:,.1f} GFLOP/s"
-        )
+    lines = [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
+    lines += [f" rate     {told}" for told in _rates(run)]
+    lines += _certainties(run, results.sure)
     memory = run.manifest["memory"]
     device = f"   {human_bytes(memory['peak_device'])} peak on the device" if memory["peak_device"] else ""
     lines.append(
@@ -102,37 +142,66 @@ def summary(run: Run, measured: Mapping[str, Measured]) -> list[Any]:
     lines.append(
         f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/heads.svg"
     )
-    return [Text(head, style="bold"), _top_table(run, measured), Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), _top_table(run, results), Text("\n".join(lines), no_wrap=True)]
 
 
-def _top_table(run: Run, measured: Mapping[str, Measured]) -> Any:
+def _rates(run: Run) -> list[str]:
+    counts, clock = run.clock.counts, run.clock
+    told = []
+    examples, tokens, flops = (clock.rate(name, "forward") for name in ("examples", "tokens", "attention_flops"))
+    if examples and tokens and flops:
+        total = counts["attention_flops"]
+        told.append(
+            f"{examples:,.1f} examples/s   {tokens:,.0f} tokens/s"
+            f"   attention {total / 1e9:,.2f} GFLOP, {flops / 1e9:,.1f} GFLOP/s"
+        )
+    if ablations := clock.rate("ablations", "ablation"):
+        told.append(f"{counts['ablations']:,.0f} ablations (heads x examples), {ablations:,.0f} a second")
+    if backward := clock.rate("backward_examples", "backward"):
+        told.append(f"{backward:,.1f} examples/s forward and backward")
+    return told
+
+
+def _certainties(run: Run, sure: Certainty | None) -> list[str]:
+    """How much of the ranking by ablation stands."""
+    if sure is None or sure.differs is None:
+        return []
+    k = min(run.manifest["arguments"]["top_k"], sure.rank.size)
+    settled = int((sure.rank_high - sure.rank_low <= sure.rank.size / 10).sum())
+    firm = int((sure.top_k_share >= SURE).sum())
+    return [
+        f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (Holm, 5%);"
+        f" {settled} ranks are known to a tenth of the heads; {firm} of the top {k} are in it in {SURE:.0%} of samples"
+    ]
+
+
+def _top_table(run: Run, results: Results) -> Any:
     import polars as pl
     from rich.table import Table
 
     heads = pl.read_parquet(run.path / "tables" / "heads.parquet")
     rows = {(row["layer"], row["head"]): row for row in heads.iter_rows(named=True)}
-    fused = "combined" in heads.columns
-    shown = Table(box=None, header_style="bold")
-    titles = [
-        "layer",
-        "head",
-        *["combined"] * fused,
-        *list(measured)[:COLUMNS],
-        *[f"in top {run.manifest['arguments']['top_k']}"] * fused,
+    others = [name for name in ("G", "F", "Ppred", "U", "Urel") if name in heads.columns]
+    shown = [(name, f"{name}_raw") for name in results.measured][:COLUMNS] + [(name, name) for name in others]
+    intervals = [
+        (name, low, high)
+        for name, low, high in (("combined", "combined_low", "combined_high"), ("I", "I_low", "I_high"))
+        if name in heads.columns
     ]
+    table = Table(box=None, header_style="bold")
+    share = [f"in top {run.manifest['arguments']['top_k']}"] if "top_k_share" in heads.columns else []
+    titles = ["layer", "head", *[f"{name} [95%]" for name, *_ in intervals], *[name for name, _ in shown], *share]
     for title in titles:
-        shown.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", no_wrap=True)
     for each in run.manifest["top"]["heads"]:
         row = rows[each["layer"], each["head"]]
         told = [str(row["layer"]), str(row["head"])]
-        if fused:
-            told.append(f"{row['combined']:.3g} [{row['combined_low']:.3g}, {row['combined_high']:.3g}]")
-        values = [row.get(f"{name}_raw") for name in list(measured)[:COLUMNS]]
-        told += ["" if value is None else f"{value:.3g}" for value in values]
-        if fused:
+        told += [f"{row[name]:.3g} [{row[low]:.3g}, {row[high]:.3g}]" for name, low, high in intervals]
+        told += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
+        if share:
             told.append(f"{row['top_k_share']:.0%}")
-        shown.add_row(*told)
-    return shown
+        table.add_row(*told)
+    return table
 
 
 def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) -> dict[str, list[float]]:

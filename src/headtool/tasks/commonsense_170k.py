@@ -26,4 +26,10 @@ def example(row: Mapping[str, Any], markers: Markers) -> Example | None:
         return None
     starts = [markers.question] if markers.question else STARTS
     span = between(text, starts, [markers.choices] if markers.choices else ENDS, from_start=markers.question is None)
-    return Example(text, span=span, label=row.get("answer"), cut="left")
+    key = row.get("answer")
+    output = str(row.get("output") or "")
+    answer = None
+    if isinstance(key, str) and key:  # "the correct answer is answer1": the last word of it is what counts
+        lead = output[: output.rfind(key)] if key in output else ""
+        answer = ("\n" + lead, key)
+    return Example(text, span=span, label=key, cut="left", answer=answer)

@@ -24,7 +24,8 @@ class Markers:
 class Example:
     """Text, or a pair of texts; span is (start, stop) in characters of the text, or "pair" for the whole second text.
 
-    cut says which side gives way when the tokens are too many.
+    cut says which side gives way when the tokens are too many. answer is what a language model should go on with,
+    (what leads to it, the answer itself), where the rows have one.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Example:
     span: tuple[int, int] | Literal["pair"] | None = None
     label: Any = None
     cut: Literal["left", "right", "longest_first"] = "right"
+    answer: tuple[str, str] | None = None
 
 
 def text_of(row: Mapping[str, Any], field: str) -> str:

@@ -34,4 +34,8 @@ def example(row: Mapping[str, Any], markers: Markers) -> Example | None:
     span: tuple[int, int] | None = (len(BEFORE), len(BEFORE) + len(question))
     if markers.question or markers.choices:
         span = between(text, [markers.question or BEFORE], [markers.choices or "Choices:"])
-    return Example(text, span=span, label=row.get("answerKey"), cut="left")
+    key = row.get("answerKey")
+    known = [str(label) for label in choices["label"]]
+    if key not in (None, "") and str(key) not in known:
+        raise RowError(f"its answerKey '{key}' is none of its choices ({', '.join(known)})")
+    return Example(text, span=span, label=key, cut="left", answer=(" ", str(key)) if key not in (None, "") else None)

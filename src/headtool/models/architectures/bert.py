@@ -11,5 +11,6 @@ LAYOUT = Layout(
     key="attention.self.key",
     value="attention.self.value",
     out="attention.output.dense",
+    ffn=("intermediate", "output"),
     causal=False,
 )

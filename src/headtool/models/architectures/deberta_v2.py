@@ -11,6 +11,7 @@ LAYOUT = Layout(
     key="attention.self.key_proj",
     value="attention.self.value_proj",
     out="attention.output.dense",
+    ffn=("intermediate", "output"),
     causal=False,
     interface=False,
 )

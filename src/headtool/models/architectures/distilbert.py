@@ -11,5 +11,6 @@ LAYOUT = Layout(
     key="attention.k_lin",
     value="attention.v_lin",
     out="attention.out_lin",
+    ffn=("ffn",),
     causal=False,
 )

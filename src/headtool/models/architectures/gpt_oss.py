@@ -11,4 +11,5 @@ LAYOUT = Layout(
     key="self_attn.k_proj",
     value="self_attn.v_proj",
     out="self_attn.o_proj",
+    ffn=(),  # its mlp returns the router's scores as well
 )

@@ -11,4 +11,5 @@ LAYOUT = Layout(
     key="self_attn.k_proj",
     value="self_attn.v_proj",
     out="self_attn.out_proj",
+    ffn=("fc1", "fc2"),
 )

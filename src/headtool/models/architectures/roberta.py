@@ -11,6 +11,7 @@ LAYOUT = Layout(
     key="attention.self.key",
     value="attention.self.value",
     out="attention.output.dense",
+    ffn=("intermediate", "output"),
     causal=False,
     positions_from_ids=True,
 )

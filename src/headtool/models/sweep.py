@@ -1,0 +1,240 @@
+"""Exact ablation of single heads without running the model anew for each: one clean pass is recorded, then for each
+layer the heads' variants are stacked in the batch and only the layers from there on are run.
+
+It is the whole model that is called, on the inputs repeated, and no architecture is rebuilt: blocks before the layer pass
+the recorded hidden state through, the layer's attention gives its recorded output with the head replaced, and in the last
+block only the positions that the loss reads are computed. docs/design/importance.md says what that leaves out and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from headtool.models import heads as geometry
+from headtool.models import hooks
+from headtool.models.batches import Batch
+from headtool.models.losses import instead, losses
+
+if TYPE_CHECKING:
+    from headtool.models.adapter import Adapter
+
+# Written out in Python by transformers; the fused kernel is the same function.
+TANH_GELU = ("NewGELUActivation", "FastGELUActivation")
+
+
+class Sweep:
+    """One batch, recorded: its losses, and those without any head.
+
+    reference (layer -> (batch or 1, position or 1, head, head_dim)) is what takes the place of an ablated head's output:
+    None is zero. read (batch, position) bool marks the positions whose last hidden state the loss depends on: None is all.
+    The batch must not be padded where the family's blocks could see it; examples of one length never are.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        batch: Batch,
+        reference: dict[int, torch.Tensor] | None = None,
+        read: torch.Tensor | None = None,
+    ) -> None:
+        self.adapter, self.batch, self.reference = adapter, batch, reference
+        self.read = None if read is None or bool(read.all()) else read.flatten().nonzero()[:, 0]
+        self.entering: list[torch.Tensor] = []  # the hidden state entering each block
+        self.leaving: list[Any] = []  # what else each block returns
+        self.heads: list[torch.Tensor] = []  # the heads' outputs side by side, the input of W_O
+        self.attention: list[Any] = []  # what each attention module returned
+        self.written: list[torch.Tensor] = []  # what W_O made of them
+        self.shortcut: list[str] = []  # how the attention module can be skipped: its output is "heads", "out", or ""
+        with fused(adapter), self._recording():
+            self.loss, self.right = losses(adapter, batch, adapter.forward(batch))
+
+    def without(self, layer: int, heads: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, right), each (head, batch) float32, with one of the named heads of a layer ablated at a time."""
+        n, size = len(heads), len(self.batch.ids)
+        batch = repeated(self.batch, n)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(fused(self.adapter))
+            for earlier in range(layer):
+                stack.enter_context(instead(self.adapter.block(earlier), self._pass_through(earlier)))
+            stack.enter_context(self._entering(layer, n))
+            stack.enter_context(self._ablated(layer, heads))
+            if self.read is not None:
+                stack.enter_context(self._cut(n, ablated=layer == self.adapter.geometry.layers - 1))
+            loss, right = losses(self.adapter, batch, self.adapter.forward(batch))
+        return loss.view(n, size), right.view(n, size)
+
+    # -- the clean pass ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for layer in range(self.adapter.geometry.layers):
+                block, out = self.adapter.block(layer), self.adapter.out(layer)
+                attention = self.adapter.attention(layer)
+                for handle in (
+                    block.register_forward_pre_hook(self._record_entering, with_kwargs=True),
+                    block.register_forward_hook(self._record_leaving),
+                    out.register_forward_pre_hook(lambda module, args: self.heads.append(args[0])),
+                    attention.register_forward_hook(lambda module, args, output: self.attention.append(output)),
+                    out.register_forward_hook(self._record_shortcut),
+                ):
+                    stack.callback(handle.remove)
+            yield
+        for layer, shortcut in enumerate(self.shortcut):
+            returned = _first(self.attention[layer])
+            if shortcut != "heads" and returned is not self.written[layer]:
+                self.shortcut[layer] = ""  # more is done inside the module than its output projection
+        self.written.clear()
+
+    def _record_entering(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.entering.append(args[0] if args else kwargs["hidden_states"])
+
+    def _record_leaving(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        self.leaving.append(None if isinstance(output, torch.Tensor) else tuple(output[1:]))
+
+    def _record_shortcut(self, module: Any, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        layer = len(self.shortcut)
+        before = len(self.attention) == layer + 1  # the attention module is done: its output is what W_O takes
+        same = before and _first(self.attention[layer]) is args[0]
+        self.shortcut.append("heads" if same else "out")
+        self.written.append(output)
+
+    # -- the ablated passes ------------------------------------------------------------------------------------------
+
+    def _pass_through(self, layer: int) -> Any:
+        others = self.leaving[layer]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            return hidden if others is None else (hidden, *others)
+
+        return forward
+
+    @contextlib.contextmanager
+    def _entering(self, layer: int, n: int) -> Iterator[None]:
+        hidden = _stack(self.entering[layer], n)
+
+        def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+        handle = self.adapter.block(layer).register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextlib.contextmanager
+    def _ablated(self, layer: int, heads: Sequence[int]) -> Iterator[None]:
+        g, out = self.adapter.geometry, self.adapter.out(layer)
+        clean = self.heads[layer]
+        z = _stack(clean, len(heads)).unflatten(-1, (g.heads, g.head_dim)).clone()
+        by_copy = z.unflatten(0, (len(heads), -1))
+        for copy, head in enumerate(heads):
+            by_copy[copy, :, :, head] = 0 if self.reference is None else self.reference[layer][:, :, head].to(z)
+        z = z.flatten(-2)
+        returned = self.attention[layer]
+        others = () if isinstance(returned, torch.Tensor) else tuple(None for _ in returned[1:])
+
+        def whole(first: torch.Tensor) -> Any:
+            return first if isinstance(returned, torch.Tensor) else (first, *others)
+
+        if self.shortcut[layer] == "heads":
+            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(z)):
+                yield
+        elif self.shortcut[layer] == "out":
+            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(out(z))):
+                yield
+        else:
+            handle = out.register_forward_pre_hook(lambda module, args: (z, *args[1:]))
+            try:
+                yield
+            finally:
+                handle.remove()
+
+    @contextlib.contextmanager
+    def _cut(self, n: int, *, ablated: bool) -> Iterator[None]:
+        """In the last block, run what works position by position on the positions that are read alone.
+
+        The others keep zeros, which nobody looks at: keys and values of the block are made before.
+        """
+        assert self.read is not None
+        size, width = self.batch.ids.shape
+        rows = (self.read + torch.arange(n, device=self.read.device)[:, None] * size * width).flatten()
+        layout, block = self.adapter.layout, self.adapter.block(self.adapter.geometry.layers - 1)
+        chains = [(layout.out,), layout.ffn]
+        if layout.query is not None and layout.interface and not ablated:  # DeBERTa asks it about distances as well
+            chains.append((layout.query,))
+        with contextlib.ExitStack() as stack:
+            for chain in chains:
+                for path in chain:
+                    module = geometry.submodule(block, path)
+                    stack.callback(module.register_forward_pre_hook(_gather(rows, n * size * width)).remove)
+                    if path == chain[-1]:
+                        stack.callback(module.register_forward_hook(_scatter(rows, n * size, width)).remove)
+            yield
+
+
+def _gather(rows: torch.Tensor, total: int) -> Any:
+    def gather(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_rows_of(x, rows) if _positions(x) == total else x for x in args)
+
+    return gather
+
+
+def _rows_of(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    chosen = x.flatten(0, -2).index_select(0, rows.to(x.device))
+    return chosen if x.dim() == 2 else chosen[None]
+
+
+def _scatter(rows: torch.Tensor, size: int, width: int) -> Any:
+    def scatter(module: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        full = output.new_zeros(size * width, output.shape[-1])
+        full.index_copy_(0, rows.to(output.device), output.flatten(0, -2))
+        return full if output.dim() == 2 else full.view(size, width, -1)
+
+    return scatter
+
+
+def _positions(x: Any) -> int:
+    """How many positions a tensor holds a vector for; 0 for anything else."""
+    return x.numel() // x.shape[-1] if isinstance(x, torch.Tensor) and x.dim() > 1 else 0
+
+
+def plain(
+    adapter: Adapter, batch: Batch, layer: int, head: int, reference: dict[int, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss, right), each (batch,), with one head ablated, the naive way: the whole model with a hook at the head."""
+    gate = torch.ones(adapter.geometry.heads)
+    gate[head] = 0
+    with hooks.gated(adapter, {layer: gate}, instead=reference):
+        return losses(adapter, batch, adapter.forward(batch))
+
+
+def repeated(batch: Batch, n: int) -> Batch:
+    """N copies of a batch, one after the other."""
+    kinds = (batch.types, batch.span, batch.targets)
+    types, span, targets = (None if x is None else _stack(x, n) for x in kinds)
+    return Batch(_stack(batch.ids, n), _stack(batch.mask, n), batch.index, types, span, targets)
+
+
+def _stack(x: torch.Tensor, n: int) -> torch.Tensor:
+    return x.repeat(n, *[1] * (x.dim() - 1))
+
+
+def _first(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+@contextlib.contextmanager
+def fused(adapter: Adapter) -> Iterator[None]:
+    """Let the tanh GELU that transformers writes out step by step be torch's fused one."""
+    with contextlib.ExitStack() as stack:
+        for module in adapter.base.modules():
+            if type(module).__name__ in TANH_GELU:
+                stack.enter_context(instead(module, lambda x: functional.gelu(x, approximate="tanh")))
+        yield

@@ -1,0 +1,116 @@
+"""From losses, gradients and weights to tables; and the ablations that are made again the naive way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from headtool.errors import FAILED, HeadtoolError
+from headtool.models import sweep
+from headtool.models.adapter import Adapter
+from headtool.models.locate import Located
+from headtool.models.losses import losses as task_losses
+from headtool.models.open import open_model
+from headtool.record.run import Run
+from headtool.scores.ablation import Ablation, Losses, ablation, agree
+from headtool.scores.certainty import Certainty, certainty
+from headtool.scores.gradient import Gradients
+from headtool.scores.update import Update
+
+VERIFIED = 4  # examples that are ablated again the naive way
+
+
+def columns(losses: Losses, top_k: int, seed: int) -> tuple[dict[str, list[Any]], Certainty]:
+    """The columns of the table importance, heads in order; and how sure they are."""
+    sure = certainty(ablation(losses), top_k, seed)
+    base, n = float(losses.base.astype(np.float64).mean()), losses.base.size
+    right = float(losses.base_right.astype(np.float64).mean())
+    nothing = np.full(sure.mean.shape, None)
+    found = {
+        "I": sure.mean, "I_se": nothing if sure.se is None else sure.se, "I_low": sure.low, "I_high": sure.high,
+        "I_data_low": sure.mean, "I_data_high": sure.mean, "p": nothing if sure.p is None else sure.p,
+        "differs": nothing if sure.differs is None else sure.differs, "rank": sure.rank, "rank_low": sure.rank_low,
+        "rank_high": sure.rank_high, "top_k_share": sure.top_k_share, "loss_base": np.full(sure.mean.shape, base),
+        "loss_ablate": base + sure.mean, "accuracy_base": np.full(sure.mean.shape, right),
+        "accuracy_ablate": losses.right.astype(np.float64).mean(-1), "n": np.full(sure.mean.shape, n),
+        "n_exact": np.full(sure.mean.shape, n),
+    }  # fmt: skip
+    return {name: values.ravel().tolist() for name, values in found.items()}, sure
+
+
+def example_columns(losses: Losses, rows: list[int]) -> dict[str, np.ndarray]:
+    """The columns of the table losses: all heads' losses of every example, and those with all heads (-1, -1)."""
+    layers, heads, n = losses.loss.shape
+    layer, head = (np.repeat(np.append(-1, axis.ravel()), n) for axis in np.mgrid[:layers, :heads])
+    return {
+        "layer": layer.astype(np.int32), "head": head.astype(np.int32),
+        "example": np.tile(np.asarray(rows), layers * heads + 1),
+        "loss": np.concatenate([losses.base, losses.loss.ravel()]),
+        "right": np.concatenate([losses.base_right, losses.right.ravel()]),
+    }  # fmt: skip
+
+
+def gradient_columns(found: Gradients) -> dict[str, list[Any]]:
+    """The columns of the table gradfisher."""
+    names = ("G", "G_se", "F", "F_se", "Ppred", "first_order")
+    arrays = {name: getattr(found, name) for name in names}
+    made = {name: x.ravel().tolist() if x is not None else [None] * found.G.size for name, x in arrays.items()}
+    return made | {"n": [found.n] * found.G.size}
+
+
+def update_columns(found: Update) -> dict[str, list[float]]:
+    """The columns of the table update."""
+    return {name: getattr(found, name).ravel().tolist() for name in ("U", "Urel", "Uq", "Uk", "Uv", "Uo")}
+
+
+def verify(run: Run, adapter: Adapter, swept: Ablation, losses: Losses, ask: SimpleNamespace) -> None:
+    """Ablate some random heads again, the naive way, on a few examples padded together, and compare.
+
+    In half precision a model opened anew in float32 does it, and what it finds is the error of I, stated and kept.
+    Raises HeadtoolError (exit 1) where losses differ by more than sums in another order can.
+    """
+    if swept.engine is not sweep.Sweep:
+        run.console.warn("the engine does not give this model's losses: every head was ablated the naive way")
+    if not ask.verify:
+        return
+    g, rng = adapter.geometry, np.random.default_rng(ask.seed)
+    heads = rng.choice(g.layers * g.heads, min(ask.verify, g.layers * g.heads), replace=False)
+    index = np.sort(rng.choice(len(swept.examples), min(VERIFIED, len(swept.examples)), replace=False))
+    half = adapter.dtype in (torch.bfloat16, torch.float16)
+    judge = _in_full(adapter.located, adapter, ask) if half else adapter
+    again = Ablation(judge, swept.examples, swept.mode, swept.rows, swept.seed) if half else swept
+    batch = swept.examples.batch(index).to(judge.device)
+    largest, of_effect = 0.0, []
+    with torch.inference_mode():
+        reference = again.reference(batch)
+        base = task_losses(judge, batch, judge.forward(batch))[0].cpu().numpy()
+        for each in heads.tolist():
+            layer, head = divmod(each, g.heads)
+            naive, _ = sweep.plain(judge, batch, layer, head, reference)
+            ours = torch.from_numpy(losses.loss[layer, head, index]).to(naive.device)
+            largest = max(largest, float((ours - naive).abs().max()))
+            of_effect.append(float(((ours.cpu().numpy() - losses.base[index]) - (naive.cpu().numpy() - base)).mean()))
+            if not half and not agree(ours, naive, adapter.dtype):
+                raise HeadtoolError(
+                    f"layer {layer}, head {head}: the engine's loss and the naive one differ by {largest:.2g}",
+                    hint="please report it, with the model; --ablate needs what this model does otherwise",
+                    code=FAILED,
+                )
+    facts: dict[str, Any] = {"heads": len(heads), "examples": len(index), "largest_difference": largest}
+    told = f"{len(heads)} heads ablated again the naive way on {len(index)} examples: losses differ by {largest:.1e} at most"
+    if half:
+        facts["error_of_I"] = float(np.sqrt(np.mean(np.square(of_effect))))
+        told += f" from float32, their mean effect by {facts['error_of_I']:.1e} (root mean square)"
+    run.manifest["verified"] = facts
+    run.console.note(told)
+
+
+def _in_full(located: Located, adapter: Adapter, ask: SimpleNamespace) -> Adapter:
+    classes = adapter.model.config.num_labels if adapter.drawn else None
+    return open_model(
+        located, device=str(adapter.runs_on), dtype="fp32", family=ask.family, threads=ask.threads, classes=classes,
+        seed=ask.seed,
+    )  # fmt: skip

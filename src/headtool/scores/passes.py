@@ -1,0 +1,183 @@
+"""Which passes over which examples a run of scores is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headtool import options as opt
+from headtool.errors import HeadtoolError
+from headtool.models.batches import Examples
+from headtool.scores import combined, measure
+from headtool.scores.ablation import Ablation, rows_of
+from headtool.scores.gradient import Gradient
+from headtool.tasks import load
+from headtool.tasks.example import Markers
+from headtool.tasks.targets import TOLD, Targets, loss_of
+
+if TYPE_CHECKING:
+    from headtool.models.adapter import Adapter
+    from headtool.record.run import Run
+
+ON_ROWS = ("output", "rows")  # what forward scores need of the data
+LOSSES = ("ablation", "gradient")  # what needs a loss
+
+
+class Pass(Protocol):
+    """A piece of a run: groups of work, each of which leaves a part, and what the parts come to."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def examples(self) -> Examples: ...
+    @property
+    def batches(self) -> Sequence[Any]: ...
+    @property
+    def groups(self) -> Sequence[Any]: ...
+    def part(self, group: int) -> str: ...
+    def work(self, adapter: Adapter, group: int, parts: Path) -> dict[str, int]: ...
+    def merge(self, parts: Path) -> Any: ...
+
+
+@dataclass
+class Plan:
+    """The passes of a run, and what the manifest says of the data."""
+
+    passes: list[Pass] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def swept(self) -> Ablation:
+        """The pass of the ablation sweep."""
+        return next(each for each in self.passes if isinstance(each, Ablation))
+
+
+def needs(names: Sequence[str]) -> dict[str, str]:
+    """What each of the scores, and of those that combined is made of, needs to be measured."""
+    wanted = [*names, *(combined.PARTS if "combined" in names else ())]
+    return {name: measure.score_module(name).NEEDS for name in wanted}
+
+
+def choose(run: Run, names: Sequence[str], causal: bool, ask: SimpleNamespace) -> load.Chosen | None:
+    """The rows that --data and --task name; None where no score needs any."""
+    if not any(need in (*ON_ROWS, *LOSSES) for need in needs(names).values()):
+        return None
+    if ask.data is None and ask.task is None:
+        run.console.note("neither --data nor --task: the built-in task 'demo'")
+    subset = opt.number_or("all", ask.subset, "--subset")
+    chosen = load.choose(
+        data=ask.data, task=ask.task, encoder=not causal, fields=ask.field or (),
+        markers=Markers(ask.question_marker, ask.choices_marker), limit=ask.limit, subset=subset, subset_seed=ask.subset_seed,
+    )  # fmt: skip
+    for note in chosen.notes:
+        run.console.note(note)
+    return chosen
+
+
+def classes(chosen: load.Chosen | None) -> int | None:
+    """How many classes the rows' labels name by number, for a model without a classifier; None where they do not."""
+    largest = 0
+    for example in chosen.examples() if chosen is not None else ():
+        label = str(example.label)
+        if not label.isdecimal():
+            return None
+        largest = max(largest, int(label))
+    return max(2, largest + 1) if chosen is not None else None
+
+
+def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen | None, ask: SimpleNamespace) -> Plan:
+    """The passes over the data for forward scores, ablation and gradients, and over repeated tokens for patterns."""
+    plan, by_need = Plan(), needs(names)
+    on_data = [name for name, need in by_need.items() if need in ON_ROWS]
+    on_repeats = tuple(name for name, need in by_need.items() if need == "repeats")
+    size = opt.number_or("auto", ask.batch_size, "--batch-size")
+    if chosen is not None:
+        longest = min(ask.max_length, adapter.longest)
+        plan.facts = {
+            "name": chosen.name, "shape": chosen.shape.NAMES[0], "rows": chosen.readable, "max_length": longest,
+            "subset": chosen.kept.tolist(),
+        }  # fmt: skip
+    if chosen is not None and on_data:
+        plan.passes.append(_forward(run, adapter, on_data, chosen, ask, plan.facts))
+    if on_repeats:
+        plan.passes.append(measure.repeats_pass(adapter, on_repeats, size, ask.exclude_bos, ask.seed))
+    if chosen is not None and set(LOSSES) & set(by_need.values()):
+        examples = _with_targets(run, adapter, chosen, ask, plan.facts)
+        if "ablation" in by_need.values():
+            budget = rows_of(adapter, opt.memory(ask.memory), int(examples.lengths.max()))
+            plan.passes.append(Ablation(adapter, examples, ask.ablate, budget, ask.seed))
+        if "gradient" in by_need.values():
+            plan.passes.append(Gradient(examples, examples.plan(size, measure.tokens_a_batch(adapter) // 2)))
+    if not plan.passes and "weights" not in by_need.values():
+        hint = "name others with --scores, or the span with --question-marker"
+        raise HeadtoolError("no score is left to measure", hint=hint)
+    return plan
+
+
+def _forward(
+    run: Run, adapter: Adapter, names: list[str], chosen: load.Chosen, ask: SimpleNamespace, facts: dict[str, Any]
+) -> Pass:
+    """The pass of the forward scores on data."""
+    console = run.console
+    encodings = load.encode(chosen.examples(), adapter.tokenizer, facts["max_length"])
+    examples = _checked(run, adapter, Examples(encodings, pad=adapter.pad, types=adapter.has_types), ask, facts)
+    if "task" in names:
+        if chosen.shape.SPANS or chosen.markers != Markers():
+            if not examples.with_span:
+                raise load.no_span(chosen.name)
+            console.note(f"the task span was found in {examples.with_span} of {len(examples)} examples")
+        else:
+            names = [name for name in names if name != "task"]
+            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out")
+    if not names:
+        hint = "name others with --scores, or the span with --question-marker"
+        raise HeadtoolError("no score is left to measure", hint=hint)
+    query: measure.Query = ask.query if ask.query != "auto" else "last" if adapter.layout.causal else "first"
+    size = opt.number_or("auto", ask.batch_size, "--batch-size")
+    facts |= {
+        "examples": len(examples), "with_span": examples.with_span, "tokens": examples.tokens, "query": query,
+    }  # fmt: skip
+    batches = examples.plan(size, measure.tokens_a_batch(adapter))
+    return measure.Pass("data", examples, batches, tuple(names), query, ask.exclude_bos, ask.seed)
+
+
+def _with_targets(
+    run: Run, adapter: Adapter, chosen: load.Chosen, ask: SimpleNamespace, facts: dict[str, Any]
+) -> Examples:
+    """The examples with what their loss expects."""
+    answered = next((example.answer is not None for example in chosen.examples()), False)
+    loss = loss_of(adapter.kind, answered)
+    targets = Targets(
+        chosen.examples(), adapter.tokenizer, facts["max_length"], loss, seed=ask.seed, config=adapter.model.config
+    )
+    examples = Examples(targets, pad=adapter.pad, types=adapter.has_types)
+    run.console.note(f"the loss is {TOLD[loss]}")
+    if targets.left_out:
+        run.console.note(f"{targets.left_out} examples are too short to have a loss, and are left out of it")
+    if not len(examples):
+        raise HeadtoolError(f"{chosen.name}: no example has a loss", hint="longer texts, or a larger --max-length")
+    examples = _checked(run, adapter, examples, ask, facts)
+    facts |= {"loss": loss, "loss_examples": len(examples), "loss_tokens": examples.tokens}
+    facts["loss_rows"] = chosen.kept[targets.used].tolist()
+    facts.setdefault("examples", len(examples))
+    facts.setdefault("tokens", examples.tokens)
+    return examples
+
+
+def _checked(run: Run, adapter: Adapter, examples: Examples, ask: SimpleNamespace, facts: dict[str, Any]) -> Examples:
+    """Examples that the model can read; what was cut is said once."""
+    if examples.cut and "cut" not in facts:
+        facts["cut"], longest = examples.cut, facts["max_length"]
+        why = "--max-length" if longest == ask.max_length else "all that the model has room for"
+        run.console.note(f"{examples.cut} of {len(examples)} examples are cut to {longest} tokens ({why})")
+    if examples.largest >= adapter.vocabulary:
+        hint = "the tokenizer is another model's"
+        raise HeadtoolError(
+            f"the tokenizer gives token {examples.largest}, the model knows {adapter.vocabulary}", hint=hint
+        )
+    return examples

@@ -1,0 +1,163 @@
+"""headtool score with ablation, gradients and updates, from end to end on the models that ship with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
+
+import headtool
+from headtool.models.locate import locate
+from shell import call, spawn
+
+SMALL = {"limit": 20, "quiet": True}
+
+
+def table(run, name="heads"):
+    return pl.read_parquet(run / "tables" / f"{name}.parquet")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return headtool.score("demo", scores="ablation,gradient,fisher,out", out=out, **SMALL)
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """The built-in encoder with every weight 1% larger, in a folder of its own."""
+    folder = tmp_path / "moved"
+    shutil.copytree(locate("demo-encoder").folder, folder)
+    state = load_file(folder / "model.safetensors")
+    save_file({name: value * 1.01 for name, value in state.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_the_tables_agree_with_each_other(whole):
+    importance, losses, heads = table(whole, "importance"), table(whole, "losses"), table(whole)
+    assert losses.height == 20 * (32 + 1)
+    clean = losses.filter(pl.col("layer") == -1)
+    by_head = losses.filter(pl.col("layer") >= 0).join(clean, on="example", suffix="_base")
+    mean = by_head.group_by("layer", "head").agg(
+        (pl.col("loss").cast(pl.Float64) - pl.col("loss_base")).mean().alias("I"),
+        pl.col("right").cast(pl.Float64).mean(),
+    )
+    mean = mean.sort("layer", "head")
+    np.testing.assert_allclose(importance["I"], mean["I"], atol=1e-9)
+    np.testing.assert_allclose(importance["accuracy_ablate"], mean["right"], atol=1e-9)
+    np.testing.assert_allclose(importance["loss_ablate"] - importance["loss_base"], importance["I"], atol=1e-12)
+    assert ((importance["I_low"] <= importance["I"]) & (importance["I"] <= importance["I_high"])).all()
+    assert sorted(importance["rank"]) == list(range(1, 33))
+    for name, columns in (("importance", ["I", "I_low", "rank"]), ("gradfisher", ["G", "F", "Ppred"])):
+        assert_frame_equal(heads.select(columns), table(whole, name).select(columns))
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["verified"]["largest_difference"] < 1e-5
+    assert manifest["data"]["loss"] == "answer"
+    top = json.loads((whole / "topk_global.json").read_text())
+    assert top[0]["score"] == importance["I"].max()
+
+
+def test_shards_are_the_whole_bit_for_bit(whole, tmp_path, capsys):
+    out = tmp_path / "run"
+    for shard in ("2/3", "1/3", "3/3"):
+        said = call(
+            capsys, "score", "demo", "--scores", "ablation,gradient,fisher,out", "--limit", 20, "-q", "--out", out,
+            "--shard", shard,
+        )  # fmt: skip
+        assert said.code == 0
+    for name in ("importance", "losses", "gradfisher"):
+        assert_frame_equal(table(out, name), table(whole, name))
+
+
+def test_a_killed_sweep_goes_on(tmp_path):
+    """kill -9 loses at most the part that was being made; the result is that of an undisturbed run."""
+    args = ["score", "demo", "--scores", "ablation", "--limit", "150", "-q", "--threads", "1", "--out"]
+    command = [sys.executable, "-m", "headtool", *args, str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(3000):
+        parts = list((tmp_path / "run").glob("parts/*/*.part"))
+        if len(parts) >= 3 or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    there = len(list((tmp_path / "run").glob("parts/*/*.part")))
+    assert there >= 3
+    again = spawn(*[a for a in args if a != "-q"], tmp_path / "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"going on: {there} of" in again.stderr
+    fresh = headtool.score("demo", scores="ablation", limit=150, threads=1, quiet=True, out=tmp_path / "fresh")
+    assert_frame_equal(table(tmp_path / "run", "losses"), table(fresh, "losses"))
+
+
+@pytest.mark.parametrize("mode", ["mean", "resample"])
+def test_modes_are_verified_and_differ(mode, whole, tmp_path, capsys):
+    said = call(
+        capsys, "score", "demo", "--scores", "ablation", "--ablate", mode, "--limit", 20, "--verify", 5, "--out",
+        tmp_path / "run",
+    )  # fmt: skip
+    assert said.code == 0
+    assert "5 heads ablated again the naive way" in said.err
+    assert not np.allclose(table(tmp_path / "run", "importance")["I"], table(whole, "importance")["I"], atol=1e-4)
+
+
+def test_half_precision_states_its_error(tmp_path):
+    run = headtool.score("demo", scores="ablation", dtype="bf16", out=tmp_path / "run", **SMALL)
+    assert json.loads((run / "manifest.json").read_text())["verified"]["error_of_I"] < 0.2
+
+
+def test_text_rows_and_masked_rows_have_losses(tmp_path):
+    rows = tmp_path / "rows.txt"
+    rows.write_text("The cat sat on the mat today.\nA dog ran over the hill.\n\nShort.\n")
+    run = headtool.score("demo", scores="ablation", data=str(rows), out=tmp_path / "run", quiet=True)
+    assert json.loads((run / "manifest.json").read_text())["data"]["loss"] == "tokens"
+    assert table(run, "importance")["n"].unique().to_list() == [3]
+
+
+def test_update_from_two_folders(moved, tmp_path):
+    run = headtool.score(str(moved), scores="update", init="demo-encoder", out=tmp_path / "run", quiet=True)
+    update = table(run, "update")
+    parts = update.select(pl.sum_horizontal(pl.col("Uq", "Uk", "Uv", "Uo").pow(2)).sqrt().alias("U"))
+    np.testing.assert_allclose(update["U"], parts["U"])
+    before = update["U"] / update["Urel"]
+    assert ((update["Urel"] > 0.004) & (update["Urel"] <= 0.01)).all()
+    assert (before > 0).all()
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["inputs"]["init_sha256"] == locate("demo-encoder").fingerprint()["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--scores", "update"], "update needs the checkpoint"),
+        (["--scores", "update", "--init", "demo"], "no matrix|weights are"),
+        (["--scores", "update", "--init", "nowhere/at/all"], "no such model folder"),
+        (["--scores", "ablation", "--ablate", "noise"], "noise"),
+        (["--scores", "ablation", "--memory", "lots"], "neither 'auto' nor a size"),
+        (["--scores", "ablation", "--verify", "-1"], "--verify"),
+        (["--scores", "ablation", "--ablate", "resample", "--limit", "1"], "second example"),
+        (["--scores", "ablation", "--data", "{far}"], "label 7 is out of range"),
+        (["--scores", "gradient", "--data", "{none}"], "has no label"),
+        (["--scores", "gradient", "--data", "{odd}"], "no class of the model"),
+    ],
+)
+def test_what_cannot_be_asked(args, words, tmp_path, capsys):
+    for name, label in (("far", "7"), ("none", "null"), ("odd", '"maybe so"')):
+        row = f'{{"premise": "It rains.", "hypothesis": "It is wet.", "label": {label}}}\n'
+        (tmp_path / f"{name}.jsonl").write_text(row * 3)
+    given = [a.format(**{n: tmp_path / f"{n}.jsonl" for n in ("far", "none", "odd")}) for a in args]
+    said = call(capsys, "score", "demo-encoder", *given, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert re.search(words, said.error)
+    assert not (tmp_path / "run" / "tables" / "heads.parquet").exists()
