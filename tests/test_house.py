@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures"},
+    {"scores", "tasks", "figures", "reporting"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -28,6 +28,7 @@ FLOORS = [
 # Imports between rooms of one floor, and from the light ground upwards, that are meant.
 MEANT = {
     ("scores", "figures"),
+    ("reporting", "figures"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),
