@@ -37,7 +37,7 @@ Compare = Annotated[
     opt.flag(
         "--compare",
         metavar="LABEL=RUN,RUN",
-        help="The runs of one method; repeat for the others. A RUN outside of it belongs to every label.",
+        help="The runs of one method; repeat for the others. A RUN given apart joins each label that it fits.",
         group=GROUP,
     ),
 ]
@@ -93,6 +93,8 @@ def command(
             f"--top-k {top_k}: the model has {first.layers * first.heads} heads",
             hint=f"for example --top-k {max(1, first.layers * first.heads // 5)}",
         )
+    if out is not None and Path(out).resolve() in {source.path.resolve() for source in everything}:
+        raise HeadtoolError(f"--out {out}: one of the runs to report", hint="choose another --out")
     content = {group.label: [s.facts() for pair in group.pairs for s in pair.sources] for group in groups}
     inputs = {"runs": [str(s.path) for s in everything], "data": content}
     with Run.start(
@@ -166,12 +168,17 @@ def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) 
     join.check_one_model(list(known.values()))
     if not labels:
         return [join.group(join.ALL, join.distinct([known[path] for path in paths], console), console)]
-    inside = {known[path].path.resolve() for each in labels.values() for path in each}
-    shared = [known[path] for path in paths if path.resolve() not in inside]
-    return [
-        join.group(label, join.distinct([known[path] for path in each] + shared, console), console)
+    inside = {path.resolve() for each in labels.values() for path in each}
+    offered = join.distinct([known[path] for path in paths], console)
+    groups = [
+        join.group(label, join.distinct([known[path] for path in each], console), console, offered)
         for label, each in labels.items()
     ]
+    used = {source for group in groups for pair in group.pairs for source in pair.sources}
+    for source in offered:
+        if source not in used and source.path.resolve() not in inside:
+            console.note(f"{source.path} fits no label of --compare and is left out")
+    return groups
 
 
 def _show_plan(run: Run, groups: list[Group], sources: list[Source]) -> Path:

@@ -87,7 +87,7 @@ def settled(heads: pl.DataFrame, when: str) -> dict[str, int] | None:
         told["differ"] = int(heads[differs].sum())
     if low in heads.columns and high in heads.columns:
         told["ranks"] = int((heads[low] == heads[high]).sum())
-        told["rank_width"] = round(float((heads[high] - heads[low]).fill_null(0).median() or 0))  # type: ignore[arg-type]
+        told["rank_width"] = int((heads[high] - heads[low] + 1).median() or 0)  # type: ignore[arg-type]
     if share in heads.columns:
         told["members"] = int((heads[share] >= 0.975).sum())
         told["open"] = int(heads[share].is_between(0.025, 0.975, closed="none").sum())

@@ -73,8 +73,8 @@ def check_one_model(sources: Sequence[Source]) -> None:
             raise HeadtoolError(f"runs of different models: {', '.join(told)}", hint="one report is about one model")
 
 
-def group(label: str, sources: Sequence[Source], console: Console) -> Group:
-    """The runs of one label, paired by model hash and joined seed by seed.
+def group(label: str, sources: Sequence[Source], console: Console, offered: Sequence[Source] = ()) -> Group:
+    """The runs of one label, paired by model hash and joined seed by seed; of those offered, the ones that fit a pair.
 
     A run with --init is post; its pre are the runs of the model that --init names, of the same seed where there
     are such. A run without --init of a post model is joined to it. Raises HeadtoolError (exit 2) where two models
@@ -87,8 +87,9 @@ def group(label: str, sources: Sequence[Source], console: Console) -> Group:
     found: list[tuple[int, list[Source], list[Source]]] = []
     used: set[Source] = set()
     for (seed, init, model), post in posts.items():
-        pre = _of_model([s for s in sources if s not in post], init, seed)
-        plain = _of_model([s for s in sources if not s.post], model, seed) if model != init else []
+        others = [s for s in (*sources, *offered) if s not in post]
+        pre = _of_model(others, init, seed)
+        plain = _of_model([s for s in others if not s.post], model, seed) if model != init else []
         used.update(pre, post, plain)
         found.append((seed, pre, post + plain))
         if not pre:

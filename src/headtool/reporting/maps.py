@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 STEPS = 25  # colours of a scale; odd, so that a diverging scale has a middle
-CELL = 14  # pixels, at most
+CELL = 20  # pixels, at most
 WIDE = 520  # pixels a map takes, at most
 SCALES = {"s": "viridis", "d": "RdBu_r"}  # class prefix -> matplotlib's name: sequential, diverging around 0
 

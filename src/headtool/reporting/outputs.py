@@ -126,7 +126,8 @@ def _statistics(analyses: Sequence[Analysis]) -> pl.DataFrame:
 
 def _model(analysis: Analysis) -> str:
     source = analysis.group.pairs[0].sources[0]
-    return f"{source.label}: {source.layers} layers x {source.heads} heads"
+    label = source.label.replace("$", r"\$")  # matplotlib would read it as mathematics
+    return f"{label}: {source.layers} layers x {source.heads} heads"
 
 
 def _figures(analysis: Analysis, title: str) -> dict[str, Figure]:
@@ -180,6 +181,8 @@ def _compared(analyses: Sequence[Analysis]) -> dict[str, Figure]:
 
 def _save(run: Run, folder: str, name: str, figure: Figure) -> bytes:
     """Write a figure under figures/ as PNG and SVG (a label's own beside its tables, as PNG), and return the PNG."""
+    figure.draw_without_rendering()  # laid out once, not once a format
+    figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     png = buffer.getvalue()
