@@ -215,6 +215,16 @@ def test_a_config_names_the_runs(pairs, tmp_path, capsys):
     assert json.loads(said.out)["runs"] == 3
 
 
+def test_runs_complete_to_directories(pairs, tmp_path):
+    from headtool.options import complete_runs
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").write_text("")
+    shutil.copytree(pairs[1][0], tmp_path / "run")
+    assert complete_runs(f"{tmp_path}/") == [f"{tmp_path}/other/", f"{tmp_path}/run"]
+    assert complete_runs(f"{tmp_path}/r") == [f"{tmp_path}/run"]
+
+
 def test_constant_columns_and_few_heads_are_null(tmp_path):
     flat = {"importance": runs.importance(np.zeros(48)), "update": runs.update(np.ones(48))}
     few = {"importance": runs.importance(np.arange(2.0)), "update": runs.update(np.arange(2.0) + 1)}

@@ -71,14 +71,11 @@ def command(
     """Join finished runs head by head: statistics, cases, figures, pages.
 
     [bold]headtool report $(headtool score demo -q)[/]
-    [bold]headtool report runs/score-* --top-k 10 --out runs/report[/]
-    [bold]headtool report --compare FULL=runs/a,runs/b --compare LORA=runs/a,runs/c[/]
+    [bold]run=$(headtool score demo -q) && headtool report $run --top-k 5 --no-html[/]
 
-    Finds the runs before and after fine-tuning by their models' hashes, and leaves one page that needs no network.
+    Finds the runs before and after fine-tuning by their models' hashes; leaves tables and one page that needs no network.
     """
     arguments: dict[str, Any] = dict(locals())
-    from headtool.record.run import Run
-
     console = Console(quiet=quiet, verbose=verbose, json=json)
     if not 0 <= p_low < p_high <= 100:
         raise HeadtoolError(
@@ -86,6 +83,8 @@ def command(
         )
     labels = _labels(compare)
     groups = _groups(_paths(runs), labels, console)
+    from headtool.record.run import Run
+
     everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
     first = everything[0]
     if top_k > first.layers * first.heads:
@@ -156,11 +155,11 @@ def _labels(compare: Any) -> dict[str, list[Path]]:
 
 def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) -> list[Group]:
     """The runs read, checked and paired: one group a label, or one of all."""
+    if not paths and not labels:
+        raise HeadtoolError("give a RUN", hint="a run directory, as 'headtool score' prints it")
     from headtool.reporting import join
     from headtool.reporting.source import read
 
-    if not paths and not labels:
-        raise HeadtoolError("give a RUN", hint="a run directory, as 'headtool score' prints it")
     known: dict[Path, Source] = {}
     for path in (*paths, *(path for each in labels.values() for path in each)):
         if path not in known:
