@@ -147,6 +147,7 @@ def test_real_runs_of_forward_scores(tmp_path, capsys, monkeypatch):
     said = call(capsys, "report", *given)
     assert said.code == 0
     assert said.out.startswith("runs/report-demo-")
+    assert said.err.splitlines()[-2:] == [" report  demo  4 x 8 heads", f" page     {said.out.strip()}/report.html"]
     out = tmp_path / said.out.strip()
     heads = pl.read_csv(out / "heads.csv")
     raw = pl.read_parquet(tmp_path / given[0] / "tables" / "scores_raw.parquet")

@@ -17,7 +17,7 @@ from headtool.ranks import Share
 if TYPE_CHECKING:
     from headtool.record.run import Run
     from headtool.reporting.analysis import Analysis
-    from headtool.reporting.join import Group
+    from headtool.reporting.join import Group as Joined
     from headtool.reporting.source import Source
 
 GROUP = "Report"
@@ -115,7 +115,7 @@ def command(
         return _run(run, groups, SimpleNamespace(**arguments))
 
 
-def _run(run: Run, groups: list[Group], ask: SimpleNamespace) -> Path:
+def _run(run: Run, groups: list[Joined], ask: SimpleNamespace) -> Path:
     from headtool.reporting import outputs
     from headtool.reporting.analysis import analyse
 
@@ -153,7 +153,7 @@ def _labels(compare: Any) -> dict[str, list[Path]]:
     return labels
 
 
-def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) -> list[Group]:
+def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) -> list[Joined]:
     """The runs read, checked and paired: one group a label, or one of all."""
     if not paths and not labels:
         raise HeadtoolError("give a RUN", hint="a run directory, as 'headtool score' prints it")
@@ -180,7 +180,7 @@ def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) 
     return groups
 
 
-def _show_plan(run: Run, groups: list[Group], sources: list[Source]) -> Path:
+def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
     """What the report would be made of, on stdout."""
     roles = {
         str(source.path): f"{group.label}\tseed {pair.seed}\t{when}\t{', '.join(source.tables)}"
@@ -199,6 +199,7 @@ def _show_plan(run: Run, groups: list[Group], sources: list[Source]) -> Path:
 
 def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[Any]:
     """The closing words: the statistics with their chance levels, the cases, and where the page is."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -238,4 +239,4 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)
         closing.append(" context  random columns meet " + ", ".join(f"{what}: {p:.0%}" for what, p in met.items()))
     closing.append(f" page     {run.path / ('report.html' if ask.html else 'report.md')}")
-    return [*told, Text("\n".join(closing), no_wrap=True, overflow="ignore")]
+    return [Group(*told, Text("\n".join(closing), no_wrap=True, overflow="ignore"))]

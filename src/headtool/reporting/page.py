@@ -74,7 +74,7 @@ def _section(analysis: Analysis, figures: Mapping[str, bytes], ask: Mapping[str,
         "settled": _settled(analysis.group.pairs),
         "maps": [maps.heat_map(heads, c) for c in shown if heads[c].null_count() < heads.height],
         "columns": ["layer", "head", "case", *columns], "table": table,
-        "figures": {name: _uri(png) for name, png in figures.items()}, "figure_names": list(figures),
+        "figures": {name: _uri(png) for name, png in figures.items() if name != "heads"}, "figure_names": list(figures),
         "folder": "" if analysis.group.label == "all" else f"labels/{analysis.group.label}/",
         "case_columns": [c for c in ("I_pre", "I_post", "U", "Urel", "G", "F", "Ppred") if c in columns],
     }  # fmt: skip
