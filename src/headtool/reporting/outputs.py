@@ -181,8 +181,11 @@ def _compared(analyses: Sequence[Analysis]) -> dict[str, Figure]:
 
 def _save(run: Run, folder: str, name: str, figure: Figure) -> bytes:
     """Write a figure under figures/ as PNG and SVG (a label's own beside its tables, as PNG), and return the PNG."""
-    figure.draw_without_rendering()  # laid out once, not once a format
-    figure.set_layout_engine("none")
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):  # lay out once, not once a format
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     png = buffer.getvalue()
