@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures"},
+    {"scores", "tasks", "figures", "reporting"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -29,6 +29,7 @@ FLOORS = [
 MEANT = {
     ("scores", "figures"),
     ("scores", "tasks"),
+    ("reporting", "figures"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),
@@ -90,7 +91,16 @@ def test_imports_go_downwards(file):
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], ["score", "--help"], ["scor"], ["score", "demo", "--limit", "-1"]]
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["score", "--help"],
+        ["report", "--help"],
+        ["report"],
+        ["scor"],
+        ["score", "demo", "--limit", "-1"],
+    ],
 )
 def test_the_shell_is_light(args):
     code = f"""
@@ -112,6 +122,7 @@ finally:
     ("line", "expected"),
     [
         ("headtool sc", {"score"}),
+        ("headtool rep", {"report"}),
         ("headtool score de", {"demo", "demo-encoder"}),
         ("headtool score demo --scores en", {"ent", "ent_rel"}),
         ("headtool score demo --scores out,ent,ta", {"out,ent,task"}),
@@ -184,8 +195,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import score
+    from headtool.commands import report, score
 
     assert headtool.score is score.command
+    assert headtool.report is report.command
     with pytest.raises(AttributeError):
         headtool.nothing  # noqa: B018

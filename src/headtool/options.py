@@ -17,6 +17,7 @@ from headtool import folder
 from headtool.errors import HeadtoolError
 
 SEEDS = 2**63 - 1  # the largest that every generator takes
+REPEATED = ("field", "runs", "compare")  # flags and arguments that are given again and again
 GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
 
 
@@ -53,7 +54,16 @@ def complete_models(incomplete: str) -> list[str]:
     """The built-in models, then folders that hold a config.json and the folders on the way to them."""
     from headtool.models.locate import BUILT_IN
 
-    built_in = [name for name in BUILT_IN if name.startswith(incomplete)]
+    return [name for name in BUILT_IN if name.startswith(incomplete)] + _folders(incomplete, "config.json")
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Run directories, and the folders on the way to them."""
+    return _folders(incomplete, "manifest.json")
+
+
+def _folders(incomplete: str, holds: str) -> list[str]:
+    """The folders that go on from what is typed; one that does not hold the file is on the way to others."""
     typed = Path(incomplete)
     above, start = (typed, "") if incomplete.endswith(("/", os.sep)) else (typed.parent, typed.name)
     try:
@@ -61,7 +71,7 @@ def complete_models(incomplete: str) -> list[str]:
     except OSError:
         found = []
     visible = [p for p in found if start.startswith(".") or not p.name.startswith(".")]
-    return built_in + [str(p) if (p / "config.json").is_file() else f"{p}{os.sep}" for p in visible]
+    return [str(p) if (p / holds).is_file() else f"{p}{os.sep}" for p in visible]
 
 
 # -- configuration file ---------------------------------------------------------------------------------------------
@@ -98,7 +108,7 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
             hint = f"did you mean '{close[0]}'?" if close else "the names are those of the flags"
             raise HeadtoolError(f"--config {value}: there is no setting named '{key}'", hint=hint)
         if setting is not None:  # null is the default
-            defaults[name] = _as_given(setting, repeats=name == "field")
+            defaults[name] = _as_given(setting, repeats=name in REPEATED)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts")
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
-HOW = frozenset("out force dry_run json quiet verbose debug threads shard config model data".split())  # noqa: SIM905
+HOW = frozenset("out force dry_run json quiet verbose debug threads shard config model data runs compare".split())  # noqa: SIM905
 CONTENT = ("weights_sha256", "data")  # of the inputs: the model and the rows, wherever they stand
 POLL = 0.2  # seconds between two looks for the parts of other ranks
 VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib")

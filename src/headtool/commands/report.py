@@ -1,0 +1,242 @@
+"""headtool report: what finished runs say together of each attention head."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headtool import options as opt
+from headtool.console import Console
+from headtool.errors import HeadtoolError
+from headtool.ranks import Share
+
+if TYPE_CHECKING:
+    from headtool.record.run import Run
+    from headtool.reporting.analysis import Analysis
+    from headtool.reporting.join import Group as Joined
+    from headtool.reporting.source import Source
+
+GROUP = "Report"
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+COMPARED = "for example --compare FULL=runs/a,runs/b --compare LORA=runs/a,runs/c"
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUN...",
+        help="Run directories of one model, before and after fine-tuning, of any seeds.",
+        autocompletion=opt.complete_runs,
+        show_default=False,
+    ),
+]
+Compare = Annotated[
+    list[str] | None,
+    opt.flag(
+        "--compare",
+        metavar="LABEL=RUN,RUN",
+        help="The runs of one method; repeat for the others. A RUN given apart joins each label that it fits.",
+        group=GROUP,
+    ),
+]
+TopK = Annotated[int, opt.flag("--top-k", min=1, help="Heads that count as the top in overlaps.", group=GROUP)]
+High = Annotated[float, opt.flag("--p-high", help="Percentile from which a value is large.", group=GROUP)]
+Low = Annotated[float, opt.flag("--p-low", help="Percentile up to which a value is small.", group=GROUP)]
+Html = Annotated[bool, opt.flag("--html/--no-html", help="Write report.html.", group=GROUP)]
+Seed = Annotated[
+    int, opt.flag("--seed", min=0, max=opt.SEEDS, help="Seed of permutations and bootstrap samples.", group=GROUP)
+]
+
+
+def command(
+    runs: Runs = None,
+    compare: Compare = None,
+    top_k: TopK = 20,
+    p_high: High = 90.0,
+    p_low: Low = 30.0,
+    html: Html = True,
+    seed: Seed = 42,
+    out: opt.Out = None,
+    force: opt.Force = False,
+    dry_run: opt.DryRun = False,
+    config: opt.Config = None,
+    json: opt.Json = False,
+    jsonl: opt.JsonLines = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    debug: opt.Debug = False,
+) -> Path:
+    """Join finished runs head by head: statistics, cases, figures, pages.
+
+    [bold]headtool report $(headtool score demo -q)[/]
+    [bold]run=$(headtool score demo -q) && headtool report $run --top-k 5 --no-html[/]
+
+    Finds the runs before and after fine-tuning by their models' hashes; leaves tables and one page that needs no network.
+    """
+    arguments: dict[str, Any] = dict(locals())
+    console = Console(quiet=quiet, verbose=verbose, json=json)
+    if not 0 <= p_low < p_high <= 100:
+        raise HeadtoolError(
+            f"--p-low {p_low:g} --p-high {p_high:g}: not 0 <= low < high <= 100", hint="for example 30 and 90"
+        )
+    labels = _labels(compare)
+    groups = _groups(_paths(runs), labels, console)
+    from headtool.record.run import Run
+
+    everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
+    first = everything[0]
+    if top_k > first.layers * first.heads:
+        raise HeadtoolError(
+            f"--top-k {top_k}: the model has {first.layers * first.heads} heads",
+            hint=f"for example --top-k {max(1, first.layers * first.heads // 5)}",
+        )
+    if out is not None and Path(out).resolve() in {source.path.resolve() for source in everything}:
+        raise HeadtoolError(f"--out {out}: one of the runs to report", hint="choose another --out")
+    content = {group.label: [s.facts() for pair in group.pairs for s in pair.sources] for group in groups}
+    inputs = {"runs": [str(s.path) for s in everything], "data": content}
+    with Run.start(
+        "report",
+        arguments,
+        inputs,
+        label=first.label,
+        out=Path(out) if out is not None else None,
+        force=force,
+        console=console,
+        share=Share(),
+        dry=dry_run,
+    ) as run:
+        if dry_run:
+            return _show_plan(run, groups, everything)
+        if run.done:
+            console.note("done already; --force does it again")
+            return run.announce()
+        return _run(run, groups, SimpleNamespace(**arguments))
+
+
+def _run(run: Run, groups: list[Joined], ask: SimpleNamespace) -> Path:
+    from headtool.reporting import outputs
+    from headtool.reporting.analysis import analyse
+
+    run.manifest["model"] = groups[0].pairs[0].sources[0].manifest["model"]
+    with run.clock.phase("statistics"):
+        analyses = [
+            analyse(each, top_k=ask.top_k, p_high=ask.p_high, p_low=ask.p_low, seed=ask.seed) for each in groups
+        ]
+    with run.clock.phase("write"):
+        outputs.write(run, analyses, ask)
+    run.finish()
+    run.console.show(*_summary(run, analyses, ask))
+    return run.announce()
+
+
+def _paths(runs: Any) -> list[Path]:
+    """The runs as given: none, one or many, from the command line or from Python."""
+    given = [runs] if isinstance(runs, str | Path) else list(runs or ())
+    return [Path(each) for each in given]
+
+
+def _labels(compare: Any) -> dict[str, list[Path]]:
+    """Label -> runs of --compare. Raises HeadtoolError for what is not LABEL=RUN,RUN, and for a single label."""
+    labels: dict[str, list[Path]] = {}
+    for given in [compare] if isinstance(compare, str) else list(compare or ()):
+        label, equals, listed = given.partition("=")
+        label, paths = label.strip(), [Path(each.strip()) for each in listed.split(",") if each.strip()]
+        if not equals or not LABEL.fullmatch(label) or not paths:
+            raise HeadtoolError(f"--compare {given}: not of the form LABEL=RUN,RUN", hint=COMPARED)
+        if label.lower() in {known.lower() for known in labels}:  # a label names a folder, and some do not tell case
+            raise HeadtoolError(f"--compare: the label {label} is given twice", hint=COMPARED)
+        labels[label] = paths
+    if len(labels) == 1:
+        raise HeadtoolError(f"--compare: there is only one label, {next(iter(labels))}", hint=COMPARED)
+    return labels
+
+
+def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) -> list[Joined]:
+    """The runs read, checked and paired: one group a label, or one of all."""
+    if not paths and not labels:
+        raise HeadtoolError("give a RUN", hint="a run directory, as 'headtool score' prints it")
+    from headtool.reporting import join
+    from headtool.reporting.source import read
+
+    known: dict[Path, Source] = {}
+    for path in (*paths, *(path for each in labels.values() for path in each)):
+        if path not in known:
+            known[path] = read(path)
+    join.check_one_model(list(known.values()))
+    if not labels:
+        return [join.group(join.ALL, join.distinct([known[path] for path in paths], console), console)]
+    inside = {path.resolve() for each in labels.values() for path in each}
+    offered = join.distinct([known[path] for path in paths], console)
+    groups = [
+        join.group(label, join.distinct([known[path] for path in each], console), console, offered)
+        for label, each in labels.items()
+    ]
+    used = {source for group in groups for pair in group.pairs for source in pair.sources}
+    for source in offered:
+        if source not in used and source.path.resolve() not in inside:
+            console.note(f"{source.path} fits no label of --compare and is left out")
+    return groups
+
+
+def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
+    """What the report would be made of, on stdout."""
+    roles = {
+        str(source.path): f"{group.label}\tseed {pair.seed}\t{when}\t{', '.join(source.tables)}"
+        for group in groups for pair in group.pairs
+        for when, members in (("pre", pair.pre), ("post", pair.post)) for source in members
+    }  # fmt: skip
+    fields: dict[str, Any] = {
+        "run": str(run.path), "done": run.done, "runs": len(sources), "heads": groups[0].heads.height,
+        "labels": [group.label for group in groups],
+        "seeds": sorted({pair.seed for group in groups for pair in group.pairs}),
+    }  # fmt: skip
+    lines = [f"{name}\t{value}" for name, value in fields.items()] + [f"{path}\t{role}" for path, role in roles.items()]
+    run.console.result("\n".join(lines), fields | {"roles": roles})
+    return run.path
+
+
+def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[Any]:
+    """The closing words: the statistics with their chance levels, the cases, and where the page is."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from headtool.reporting.cases import criteria
+    from headtool.reporting.maps import small
+    from headtool.reporting.statistics import FEWEST
+
+    facts = run.manifest["model"]
+    told: list[Any] = [Text(f" report  {facts['label']}  {facts['layers']} x {facts['heads']} heads", style="bold")]
+    closing: list[str] = []
+    for each in analyses:
+        label = f"{each.group.label} " if len(analyses) > 1 else ""
+        shown = Table(box=None, header_style="bold")
+        shown.add_column(f"{label}statistic", no_wrap=True)
+        for title in (
+            f"mean of {len(each.by_seed)} seeds" if each.several else "value",
+            "95% interval",
+            "n",
+            "chance",
+            "p",
+        ):
+            shown.add_column(title, justify="right", no_wrap=True)
+        made = {name: statistic for name, statistic in each.mean.items() if statistic.value is not None}
+        for name, one in made.items():
+            interval = "" if one.ci_low is None else f"{one.ci_low:.2f} to {one.ci_high:.2f}"
+            shown.add_row(name, f"{one.value:.3f}", interval, str(one.n), f"{one.chance:.3f}", small(one.p))
+        if made:
+            told.append(shown)
+        if each.cases.thresholds:
+            found = (
+                f"{kind.replace('_', ' ')} {each.cases.count(kind)} (chance {each.cases.expected[kind]:.1f})"
+                for kind in each.cases.found
+            )
+            closing.append(f" cases    {label}{'   '.join(found)}")
+    n = facts["layers"] * facts["heads"]
+    if closing and n >= FEWEST:
+        met = criteria(n, ask.top_k, ask.p_high, ask.p_low)
+        closing.append(" context  random columns meet " + ", ".join(f"{what}: {p:.0%}" for what, p in met.items()))
+    closing.append(f" page     {run.path / ('report.html' if ask.html else 'report.md')}")
+    return [Group(*told, Text("\n".join(closing), no_wrap=True, overflow="ignore"))]

@@ -1,0 +1,78 @@
+"""Scatter plots of heads: one panel a group, the two kinds of cases with their own markers, intervals where known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "I_pre": "importance before, I_pre (nats)", "I_post": "importance after, I_post (nats)", "U": "update U",
+    "Urel": "relative update Urel", "G": "gradient importance G (nats)",
+}  # fmt: skip
+MARKS = {"important_but_static": ("s", "#c2410c"), "plastic_but_unimportant": ("^", "#1d4ed8")}
+PLAIN = "#64748b"
+Heads = Collection[tuple[int, int]]
+
+
+def scatter(
+    panels: Mapping[str, tuple[pl.DataFrame, Mapping[str, Heads]]], x: str, y: str, *, diagonal: bool = False
+) -> Figure:
+    """One panel a title: a table of heads, and the (layer, head) pairs of each kind of case. Panels share their axes.
+
+    Bars: the interval of importance over examples, or, of several seeds, one standard deviation.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.2 + 4.6 * len(panels), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, (title, (heads, cases)) in zip(axes, panels.items(), strict=True):
+        known = heads.filter(pl.col(x).is_not_null() & pl.col(y).is_not_null())
+        _draw(axis, known, cases, x, y)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(TITLES.get(x, x))
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.set_axisbelow(True)
+        if diagonal and known.height:
+            ends = [_least(known, (x, y), min), _least(known, (x, y), max)]
+            axis.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=1, label="equal")
+        axis.legend(fontsize=7, loc="best", framealpha=0.8)
+    axes[0].set_ylabel(TITLES.get(y, y))
+    return figure
+
+
+def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y: str) -> None:
+    keys = heads.select("layer", "head").rows()
+    kinds = [next((kind for kind in MARKS if key in cases.get(kind, ())), "") for key in keys]
+    for kind in ("", *MARKS):
+        chosen = heads.filter(pl.Series(np.array([k == kind for k in kinds], dtype=bool)))
+        marker, colour = MARKS.get(kind, ("o", PLAIN))
+        if kind and not chosen.height:
+            continue
+        points = {c: chosen[c].to_numpy() for c in (x, y)}
+        axis.errorbar(
+            points[x], points[y], **_bars(chosen, x, y), fmt=marker, color=colour, markersize=6 if kind else 3.5,
+            elinewidth=0.5, ecolor=colour, alpha=0.95 if kind else 0.55, linestyle="none", markeredgewidth=0,
+            label=f"{kind.replace('_', ' ') or 'head'} ({chosen.height})", zorder=3 if kind else 2,
+        )  # fmt: skip
+
+
+def _bars(heads: pl.DataFrame, x: str, y: str) -> dict[str, Any]:
+    bars: dict[str, Any] = {}
+    for column, name in ((x, "xerr"), (y, "yerr")):
+        if f"{column}_low" in heads.columns and f"{column}_high" in heads.columns:
+            values = [heads[c].cast(pl.Float64).to_numpy() for c in (f"{column}_low", column, f"{column}_high")]
+            bars[name] = np.nan_to_num(np.clip(np.diff(values, axis=0), 0, None))
+        elif f"{column}_sd" in heads.columns:
+            bars[name] = heads[f"{column}_sd"].fill_null(0).to_numpy()
+    return bars
+
+
+def _least(heads: pl.DataFrame, columns: tuple[str, str], which: Any) -> float:
+    return float(which(which(heads[column].to_list()) for column in columns))

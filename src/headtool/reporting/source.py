@@ -1,0 +1,114 @@
+"""A finished run, read and checked: its manifest, and those of its tables that a report joins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from headtool.errors import HeadtoolError
+from headtool.record.files import sha256
+
+READ = ("importance", "gradfisher", "update", "scores_raw", "scores_combined")  # the tables a report is made of
+NEEDED = {
+    "importance": ("I",),
+    "gradfisher": ("G", "F", "Ppred"),
+    "update": ("U", "Urel", "Uq", "Uk", "Uv", "Uo"),
+    "scores_combined": ("combined",),
+}
+GIVE = "give run directories, as 'headtool score' prints them"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A run of a model, and of what it was fine-tuned from where the run knows that (--init)."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    tables: Mapping[str, pl.DataFrame]
+    seed: int
+    model: str  # hash of the model's files
+    init: str | None  # hash of the files of --init
+    label: str
+    family: str
+    layers: int
+    heads: int
+
+    @property
+    def post(self) -> bool:
+        return self.init is not None
+
+    @property
+    def shape(self) -> tuple[str, int, int]:
+        return self.family, self.layers, self.heads
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the content that a report takes from the run, wherever it stands."""
+        hashes = {name: self.manifest["tables"][name]["sha256"] for name in self.tables}
+        return {"seed": self.seed, "model": self.model, "init": self.init, "tables": hashes}
+
+
+def read(path: Path) -> Source:
+    """Read a finished run. Raises HeadtoolError (exit 2) where it is none, or where its tables are not what it wrote."""
+    manifest = _manifest(path)
+    status = manifest.get("status")
+    if status != "done":
+        why = f" ({manifest['error']})" if status == "failed" and manifest.get("error") else ""
+        raise HeadtoolError(
+            f"{path}: the run is not finished: its status is {status!r}{why}",
+            hint="the same command again finishes it",
+        )
+    try:
+        facts, inputs, arguments = manifest["model"], manifest["inputs"], manifest["arguments"]
+        layers, heads, family = int(facts["layers"]), int(facts["heads"]), str(facts["model_type"])
+        seed, model, label = int(arguments["seed"]), str(inputs["weights_sha256"]), str(facts["label"])
+        listed = {name: (str(t["sha256"]), int(t["rows"])) for name, t in manifest.get("tables", {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HeadtoolError(f"{path}: its manifest does not say which heads it measured", hint=GIVE) from error
+    init = inputs.get("init_sha256")
+    if init is None and arguments.get("init") is not None:
+        raise HeadtoolError(f"{path}: it has --init, but not its hash", hint="run it again with --force")
+    tables = {name: _table(path, name, listed[name][0], layers, heads) for name in READ if name in listed}
+    if not tables:
+        raise HeadtoolError(f"{path}: the run has no table of heads", hint=f"a report is made of {', '.join(READ)}")
+    return Source(path, manifest, tables, seed, model, init, label, family, layers, heads)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        what = "is no directory" if path.exists() else "there is no such run directory"
+        raise HeadtoolError(f"{path}: {what}", hint=GIVE)
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise HeadtoolError(f"{path}: no run directory: there is no manifest.json", hint=GIVE)
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise HeadtoolError(f"{file}: not JSON", hint="make the run again with --force") from error
+    if not isinstance(manifest, dict):
+        raise HeadtoolError(f"{file}: no manifest of a run", hint=GIVE)
+    return manifest
+
+
+def _table(path: Path, name: str, digest: str, layers: int, heads: int) -> pl.DataFrame:
+    """A table of a run, one row a head. Raises HeadtoolError where it is not what the manifest says."""
+    file = path / "tables" / f"{name}.parquet"
+    again = "make the run again with --force"
+    if not file.is_file():
+        raise HeadtoolError(f"{file}: the table is missing", hint=again)
+    if sha256(file) != digest:
+        raise HeadtoolError(f"{file}: the table is damaged or was changed since the run", hint=again)
+    try:
+        frame = pl.read_parquet(file).with_columns(pl.col("layer", "head").cast(pl.Int32)).sort("layer", "head")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise HeadtoolError(f"{file}: the table cannot be read", hint=again) from error
+    missing = [column for column in NEEDED.get(name, ()) if column not in frame.columns]
+    if missing:
+        raise HeadtoolError(f"{file}: the table has no column {missing[0]}", hint=again)
+    if frame.select("layer", "head").rows() != [(layer, head) for layer in range(layers) for head in range(heads)]:
+        raise HeadtoolError(f"{file}: its rows are not the {layers} x {heads} heads of the model", hint=again)
+    return frame

@@ -1,0 +1,350 @@
+"""headtool report from end to end, over runs with made-up numbers and over real ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import headtool
+import runs
+from headtool.reporting.statistics import NAMES
+from shell import call
+
+K = ("--top-k", "10")
+ONE_PAIR = {
+    "heads.csv", "stats.json", "cases.json", "importance_pre.jsonl", "importance_post.jsonl", "gradfisher_pre.jsonl",
+    "update.jsonl", "fig_I_vs_U.png", "fig_I_vs_G.png", "fig_stats.png", "fig_Ipre_vs_Ipost.png", "report.md",
+    "report.html", "manifest.json", "config.yaml", "run.log", "tables", "figures",
+}  # fmt: skip
+
+
+def names(folder):
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+
+
+def load(folder, name):
+    """JSON without NaN or infinity, which Python would read without a word."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    return json.loads((folder / name).read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {seed: runs.pair(folder, seed) for seed in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def one(pairs, tmp_path_factory):
+    return headtool.report(pairs[1], top_k=10, out=tmp_path_factory.mktemp("one") / "report", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def several(pairs, tmp_path_factory):
+    everything = [*pairs[1], *pairs[2]]
+    return headtool.report(everything, top_k=10, out=tmp_path_factory.mktemp("several") / "report", quiet=True)
+
+
+def test_a_report_leaves_what_the_docs_say(one):
+    assert names(one) | {"run.log"} == ONE_PAIR
+    for name in ("fig_I_vs_U", "fig_I_vs_G", "fig_stats", "fig_Ipre_vs_Ipost", "heads"):
+        for suffix in ("png", "svg"):
+            assert (one / "figures" / f"{name}.{suffix}").stat().st_size > 0
+    assert load(one, "manifest.json")["status"] == "done"
+
+
+def test_the_keys_of_stats(one):
+    stats = load(one, "stats.json")
+    counts = ["topk", "n_heads", "n_important_but_static", "n_plastic_but_unimportant"]
+    assert list(stats) == [*NAMES, *counts]
+    for name in NAMES:
+        assert list(stats[name]) == ["value", "n", "chance", "p", "ci_low", "ci_high"]
+        assert -1 <= stats[name]["ci_low"] <= stats[name]["ci_high"] <= 1
+    assert (stats["topk"], stats["n_heads"]) == (10, 48)
+    cases = load(one, "cases.json")
+    for kind in ("important_but_static", "plastic_but_unimportant"):
+        assert len(cases[kind]) == stats[f"n_{kind}"]
+    assert {"p_high", "p_low", "I_pre_high", "I_pre_low", "Urel_high", "Urel_low"} == set(cases["thresholds"])
+
+
+def test_the_lines_are_the_tables(one, pairs):
+    pre, grad, post = pairs[1]
+    for name, run, table, columns in (
+        ("importance_pre", pre, "importance", ["I", "loss_base", "loss_ablate", "n"]),
+        ("importance_post", post, "importance", ["I", "loss_base", "loss_ablate", "n"]),
+        ("gradfisher_pre", grad, "gradfisher", ["G", "F", "Ppred", "n"]),
+        ("update", post, "update", ["U", "Urel", "Uq", "Uk", "Uv", "Uo"]),
+    ):
+        lines = [json.loads(line) for line in (one / f"{name}.jsonl").read_text().splitlines()]
+        frame = pl.read_parquet(run / "tables" / f"{table}.parquet").select("layer", "head", *columns)
+        assert [list(line.values()) for line in lines] == [list(row) for row in frame.rows()]
+        assert list(lines[0]) == frame.columns
+
+
+def test_the_tables_are_the_files(one):
+    heads = pl.read_csv(one / "heads.csv")
+    table = pl.read_parquet(one / "tables" / "report.parquet")
+    assert_frame_equal(table.drop("label", "seed"), heads, check_dtypes=False)
+    statistics = pl.read_parquet(one / "tables" / "statistics.parquet")
+    stats = load(one, "stats.json")
+    assert {row["statistic"]: row["value"] for row in statistics.iter_rows(named=True)} == {
+        name: stats[name]["value"] for name in NAMES
+    }
+
+
+def test_several_seeds(several, pairs):
+    stats = load(several, "stats.json")
+    assert list(stats["seeds"]) == ["1", "2"]
+    values = [stats["seeds"][seed]["spearman_rho_Ipre_Ipost"]["value"] for seed in ("1", "2")]
+    assert stats["spearman_rho_Ipre_Ipost"]["value"] == pytest.approx(np.mean(values))
+    assert stats["spread"]["spearman_rho_Ipre_Ipost"]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert set(stats["rank_stability"]) == {"I_pre", "I_post", "Urel"}
+    assert pl.read_csv(several / "heads.csv").height == 48
+    assert pl.read_parquet(several / "tables" / "report.parquet")["seed"].unique().sort().to_list() == [1, 2]
+    first = json.loads((several / "update.jsonl").read_text().splitlines()[0])
+    assert list(first)[0] == "seed"
+    assert set(load(several, "cases.json")["seeds"]) == {"1", "2"}
+
+
+def test_a_comparison(pairs, tmp_path, capsys):
+    rng, n = np.random.default_rng(9), 48
+    tables = {"importance": runs.importance(rng.normal(size=n)), "update": runs.update(rng.normal(size=n) / 9)}
+    lora = runs.make(tmp_path / "lora", tables, model="lora", init="init-1", seed=1)
+    out = tmp_path / "report"
+    pre, grad, post = pairs[1]
+    labels = ("--compare", f"FULL={post}", "--compare", f"LORA={pre},{lora}")
+    said = call(capsys, "report", pre, grad, *labels, "--out", out, *K)
+    assert said.code == 0, said.err
+    made = {"compare_metrics.json", "compare_I_vs_U.png", "compare_stats.png", "compare_update_dist.png"}
+    assert made | {"compare_headwise.png", "compare_summary.txt", "labels", "report.html"} <= names(out)
+    metrics = load(out, "compare_metrics.json")
+    assert list(metrics["labels"]) == ["FULL", "LORA"]
+    gap = metrics["differences"][0]["spearman_rho_Ipre_Urel"]
+    values = [metrics["labels"][label]["spearman_rho_Ipre_Urel"]["value"] for label in ("FULL", "LORA")]
+    assert gap["value"] == pytest.approx(values[0] - values[1])
+    assert gap["ci_low"] <= gap["ci_high"]
+    for label in ("FULL", "LORA"):
+        assert load(out / "labels" / label, "stats.json") == metrics["labels"][label]
+        assert pl.read_csv(out / "labels" / label / "heads.csv").height == 48
+    median = pl.read_csv(out / "labels" / "LORA" / "heads.csv")["Urel"].median()
+    assert metrics["updates"]["LORA"]["Urel"]["median"] == pytest.approx(median)
+    assert "FULL minus LORA" in (out / "compare_summary.txt").read_text()
+
+
+def test_real_runs_of_forward_scores(tmp_path, capsys, monkeypatch):
+    """No importance: the scores are columns, and the statistics say why they are not there."""
+    monkeypatch.chdir(tmp_path)
+    given = [headtool.score("demo", scores="out,ent", limit=4, quiet=True)]
+    said = call(capsys, "report", *given)
+    assert said.code == 0
+    assert said.out.startswith("runs/report-demo-")
+    assert said.err.splitlines()[-2:] == [" report  demo  4 x 8 heads", f" page     {said.out.strip()}/report.html"]
+    out = tmp_path / said.out.strip()
+    heads = pl.read_csv(out / "heads.csv")
+    raw = pl.read_parquet(tmp_path / given[0] / "tables" / "scores_raw.parquet")
+    assert heads.columns == ["layer", "head", "out", "ent"]
+    np.testing.assert_allclose(heads["out"].to_numpy(), raw["out_raw"].to_numpy(), rtol=1e-12)
+    stats = load(out, "stats.json")
+    assert stats["spearman_rho_Ipre_U"] == {
+        "value": None, "n": 0, "chance": None, "p": None, "ci_low": None, "ci_high": None,
+        "note": "no run gives I_pre and U",
+    }  # fmt: skip
+    assert stats["n_important_but_static"] is None
+    assert not list(out.glob("fig_*")) + list(out.glob("*.jsonl"))
+
+
+def test_stdout_is_the_directory_and_done_is_done(pairs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = call(capsys, "report", *pairs[1], *K)
+    assert (said.code, said.out.count("\n")) == (0, 1)
+    out = tmp_path / said.out.strip()
+    assert f"page     {said.out.strip()}/report.html" in said.err
+    assert "spearman_rho_Ipre_U" in said.err
+    assert "random columns meet" in said.err
+    before = (out / "report.html").stat().st_mtime_ns
+    again = call(capsys, "report", *pairs[1], *K)
+    assert again.out == said.out
+    assert "done already" in again.err
+    assert (out / "report.html").stat().st_mtime_ns == before
+    as_json = call(capsys, "report", *pairs[1], *K, "--json")
+    assert json.loads(as_json.out)["status"] == "done"
+    assert as_json.err == ""
+
+
+def test_content_names_the_run_and_not_its_path(pairs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in pairs[1]:
+        shutil.copytree(run, tmp_path / run.name)
+    there = call(capsys, "report", *pairs[1], *K, "--dry-run", "--json")
+    here = call(capsys, "report", *[tmp_path / run.name for run in pairs[1]], *K, "--dry-run", "--json")
+    assert json.loads(there.out)["run"] == json.loads(here.out)["run"]
+    other = call(capsys, "report", *pairs[2], *K, "--dry-run", "--json")
+    assert json.loads(other.out)["run"] != json.loads(here.out)["run"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_same_call_makes_the_same_files(one, pairs, tmp_path):
+    again = headtool.report(pairs[1], top_k=10, out=tmp_path / "again", quiet=True, jsonl=True, html=False)
+    for name in ("heads.csv", "stats.json", "cases.json", "report.md"):
+        assert (again / name).read_bytes() == (one / name).read_bytes()
+    assert not (again / "report.html").exists()
+    assert (again / "tables" / "report.jsonl").is_file()
+
+
+def test_force_leaves_nothing_of_an_earlier_report(several, pairs, tmp_path, capsys):
+    out = tmp_path / "report"
+    shutil.copytree(several, out)
+    assert call(capsys, "report", pairs[1][0], *K, "--out", out).code == 2
+    assert call(capsys, "report", pairs[1][0], *K, "--out", out, "--force").code == 0
+    assert not (out / "fig_I_vs_U.png").exists()
+    assert not (out / "update.jsonl").exists()
+
+
+def test_a_config_names_the_runs(pairs, tmp_path, capsys):
+    config = tmp_path / "report.yaml"
+    config.write_text(json.dumps({"runs": [str(run) for run in pairs[1]], "top-k": 10}))
+    said = call(capsys, "report", "--config", config, "--dry-run", "--json")
+    assert json.loads(said.out)["runs"] == 3
+
+
+def test_runs_complete_to_directories(pairs, tmp_path):
+    from headtool.options import complete_runs
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").write_text("")
+    shutil.copytree(pairs[1][0], tmp_path / "run")
+    assert complete_runs(f"{tmp_path}/") == [f"{tmp_path}/other/", f"{tmp_path}/run"]
+    assert complete_runs(f"{tmp_path}/r") == [f"{tmp_path}/run"]
+
+
+def test_constant_columns_and_few_heads_are_null(tmp_path):
+    flat = {"importance": runs.importance(np.zeros(48)), "update": runs.update(np.ones(48))}
+    few = {"importance": runs.importance(np.arange(2.0)), "update": runs.update(np.arange(2.0) + 1)}
+    for name, tables, shape in (("flat", flat, {}), ("few", few, {"layers": 1, "heads": 2})):
+        before = {"importance": tables["importance"]}
+        pre = runs.make(tmp_path / f"{name}-pre", before, model="a", **shape)
+        post = runs.make(tmp_path / f"{name}-post", tables, model="b", init="a", **shape)
+        out = headtool.report([pre, post], top_k=1, out=tmp_path / name, quiet=True)
+        stats = load(out, "stats.json")
+        assert all(stats[key]["value"] is None and stats[key]["note"] for key in NAMES)
+        assert load(out, "cases.json")["note"]
+        assert not any(isinstance(v, float) and math.isnan(v) for v in stats.values())
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------
+
+
+def refused(capsys, tmp_path, *args, says, code=2):
+    out = tmp_path / "out"
+    said = call(capsys, "report", *args, "--out", out)
+    assert said.code == code, said.err
+    assert said.out == ""
+    assert says in said.error
+    assert not out.exists()
+
+
+@pytest.fixture
+def run(pairs, tmp_path):
+    """A copy of a run, to be broken."""
+    return shutil.copytree(pairs[1][0], tmp_path / "run")
+
+
+def change(run, **facts):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | facts))
+    return run
+
+
+def test_what_is_no_run(capsys, tmp_path):
+    refused(capsys, tmp_path, tmp_path / "nothing", says="there is no such run directory")
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused(capsys, tmp_path, file, says="is no directory")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    refused(capsys, tmp_path, folder, says="no manifest.json")
+    refused(capsys, tmp_path, says="give a RUN")
+    for text, says in (("{", "not JSON"), ("[1]", "no manifest"), ('{"status": "done"}', "does not say which heads")):
+        (folder / "manifest.json").write_text(text)
+        refused(capsys, tmp_path, folder, says=says)
+
+
+def test_a_run_that_is_not_finished(capsys, tmp_path, run):
+    refused(capsys, tmp_path, change(run, status="running"), says="not finished: its status is 'running'")
+    refused(capsys, tmp_path, change(run, status="failed", error="out of memory"), says="(out of memory)")
+
+
+def test_a_run_without_tables_of_heads(capsys, tmp_path, run, one):
+    refused(capsys, tmp_path, change(run, tables={}), says="has no table of heads")
+    refused(capsys, tmp_path, one, says="does not say which heads")
+
+
+def test_a_damaged_table(capsys, tmp_path, run):
+    file = run / "tables" / "importance.parquet"
+    file.write_bytes(file.read_bytes()[:-9] + b"different")
+    refused(capsys, tmp_path, run, says="damaged")
+    file.unlink()
+    refused(capsys, tmp_path, run, says="missing")
+
+
+def test_a_table_of_other_heads_than_the_manifest_says(capsys, tmp_path, run):
+    facts = json.loads((run / "manifest.json").read_text())["model"]
+    refused(capsys, tmp_path, change(run, model=facts | {"layers": 7}), says="its rows are not the 7 x 8 heads")
+
+
+@pytest.mark.parametrize("other", [{"layers": 5}, {"heads": 4}, {"family": "bert"}])
+def test_runs_of_different_models(capsys, tmp_path, pairs, other):
+    shape = {"layers": 6, "heads": 8} | {k: v for k, v in other.items() if k != "family"}
+    n = shape["layers"] * shape["heads"]
+    run = runs.make(tmp_path / "other", {"importance": runs.importance(np.arange(n) / n)}, **(shape | other))
+    refused(capsys, tmp_path, pairs[1][0], run, says="runs of different models")
+
+
+def test_two_models_of_one_seed(capsys, tmp_path, pairs):
+    run = runs.make(tmp_path / "other", {"importance": runs.importance(np.arange(48.0))}, model="x", seed=1)
+    refused(capsys, tmp_path, pairs[1][0], run, says="both of seed 1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--top-k", "49"), "the model has 48 heads"),
+        (("--top-k", "0"), "invalid value"),
+        (("--p-low", "90"), "not 0 <= low < high <= 100"),
+        (("--p-high", "101"), "not 0 <= low < high <= 100"),
+        (("--p-low", "-1"), "not 0 <= low < high <= 100"),
+        (("--p-low", "nan"), "not 0 <= low < high <= 100"),
+        (("--compare", "FULL"), "not of the form LABEL=RUN,RUN"),
+        (("--compare", "=a"), "not of the form LABEL=RUN,RUN"),
+        (("--compare", "FULL="), "not of the form LABEL=RUN,RUN"),
+        (("--compare", "../up=a"), "not of the form LABEL=RUN,RUN"),
+        (("--compare", "FULL=a"), "only one label"),
+        (("--compare", "FULL=a", "--compare", "full=b"), "given twice"),
+        (("--compare", "FULL=a", "--compare", "LORA=b"), "there is no such run directory"),
+    ],
+)
+def test_flags_that_cannot_be(capsys, tmp_path, pairs, flags, says):
+    refused(capsys, tmp_path, *pairs[1], *flags, says=says)
+
+
+def test_out_at_one_of_the_runs(capsys, run):
+    before = (run / "manifest.json").read_bytes()
+    said = call(capsys, "report", run, *K, "--out", run, "--force")
+    assert said.code == 2
+    assert "one of the runs to report" in said.error
+    assert (run / "manifest.json").read_bytes() == before
+
+
+def test_a_run_given_twice_is_noted(capsys, tmp_path, pairs):
+    said = call(capsys, "report", pairs[1][0], pairs[1][0], *K, "--dry-run")
+    assert said.code == 0
+    assert "runs\t1" in said.out
