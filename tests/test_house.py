@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures"},
+    {"scores", "tasks", "figures", "training"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

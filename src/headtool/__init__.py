@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "score"]
+__all__ = ["__version__", "finetune", "score"]
 
 if TYPE_CHECKING:
+    from headtool.commands.finetune import command as finetune
     from headtool.commands.score import command as score
 
 
 def __getattr__(name: str) -> Any:
-    if name == "score":
-        return importlib.import_module("headtool.commands.score").command
+    if name in ("finetune", "score"):
+        return importlib.import_module(f"headtool.commands.{name}").command
     raise AttributeError(f"module 'headtool' has no attribute {name!r}")

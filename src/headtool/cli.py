@@ -17,7 +17,7 @@ import typer
 from headtool import __version__
 from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
 
-COMMANDS = ("score",)
+COMMANDS = ("finetune", "score")
 
 app = typer.Typer(
     name="headtool",
