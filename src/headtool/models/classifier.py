@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,12 +147,6 @@ def head_modules(model: Any) -> tuple[str, ...]:
     """The parts of a classifier that are not the base model and have weights, in the model's order."""
     base = model.base_model_prefix
     return tuple(name for name, part in model.named_children() if name != base and any(True for _ in part.parameters()))
-
-
-def head_parameters(model: Any, fresh: Iterable[str]) -> tuple[str, ...]:
-    """The names of the classifier's parameters: those outside the base model, and those in it that were drawn."""
-    base, drawn = f"{model.base_model_prefix}.", set(fresh)
-    return tuple(name for name, _ in model.named_parameters() if not name.startswith(base) or name in drawn)
 
 
 def save(model: Any, tokenizer: Any, folder: Path, scratch: Path) -> None:

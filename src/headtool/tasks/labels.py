@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +42,15 @@ def read(rows: Chosen) -> Labels:
 
 
 def _value(label: Any, where: str) -> int | str:
-    if label is None or (isinstance(label, float) and np.isnan(label)) or label == "":
+    if (
+        label is None
+        or (isinstance(label, float) and math.isnan(label))
+        or (isinstance(label, str) and not label.strip())
+    ):
         raise HeadtoolError(f"{where}: it has no label", hint=WANTED)
     if isinstance(label, str):
-        text = label.strip()
-        return text if text else _value(None, where)
-    if isinstance(label, int | float) and int(label) == label:  # true and false are 1 and 0
+        return label.strip()
+    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):  # true and false are 1 and 0
         number = int(label)
         if number < 0:
             raise HeadtoolError(
