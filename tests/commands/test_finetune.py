@@ -214,7 +214,20 @@ def test_a_decoder_learns_a_file_with_texts_for_labels(tmp_path, capsys):
     file = rows_of(
         tmp_path / "rows.jsonl", *({"review": {"text": r["text"]}, "gold": r["label"]} for r in easy_rows(200))
     )
-    args = ("--train", file, "--text-field", "review.text", "--label-field", "gold", "--lr", 3e-3, "--epochs", 2)
+    args = (
+        "--train",
+        file,
+        "--text-field",
+        "review.text",
+        "--label-field",
+        "gold",
+        "--lr",
+        3e-3,
+        "--epochs",
+        2,
+        "--threads",
+        1,
+    )
     said = call(capsys, "finetune", "demo", *args, "--out", tmp_path / "run")
     assert said.code == 0
     assert "20 of 200 rows" in said.err
@@ -227,7 +240,7 @@ def test_a_decoder_learns_a_file_with_texts_for_labels(tmp_path, capsys):
 
 def test_another_number_of_classes_is_another_classifier(tmp_path, capsys):
     file = rows_of(tmp_path / "rows.jsonl", *easy_rows(40, labels=(0, 1)))
-    args = ("--train", file, "--eval", file, "--subset", 10, "--epochs", 1, "--probe")
+    args = ("--train", file, "--eval", file, "--subset", 10, "--epochs", 1, "--probe", "--threads", 1)
     said = call(capsys, "finetune", "demo-encoder", *args, "--out", tmp_path / "run")
     assert said.code == 0
     assert "a new one is drawn" in said.err
@@ -246,7 +259,7 @@ def headtool_demo():
 
 
 def test_precision_is_asked_for(tmp_path, capsys):
-    args = ("--task", "demo", "--limit", 16, "--epochs", 1, "-q")
+    args = ("--task", "demo", "--limit", 16, "--epochs", 1, "--threads", 1, "-q")
     for dtype, stored in (("bf16", "F32"), ("fp64", "F64")):
         said = call(capsys, "finetune", "demo-encoder", *args, "--dtype", dtype, "--out", tmp_path / dtype)
         assert said.code == 0, said.err
@@ -267,7 +280,20 @@ def test_a_plan_touches_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_a_missing_checkpoint_is_made_again(tmp_path, capsys):
-    args = ("finetune", "demo-encoder", "--task", "demo", "--limit", 16, "--epochs", 1, "--out", tmp_path / "run")
+    args = (
+        "finetune",
+        "demo-encoder",
+        "--task",
+        "demo",
+        "--limit",
+        16,
+        "--epochs",
+        1,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "run",
+    )
     assert call(capsys, *args).code == 0
     (tmp_path / "run" / "ckpt_final" / "model.safetensors").unlink()
     said = call(capsys, *args)
@@ -287,6 +313,19 @@ def test_the_hub_rows_of_a_task(tmp_path, capsys, monkeypatch):
         return found
 
     monkeypatch.setattr(rows.Source, "_data_set", data_set)
-    said = call(capsys, "finetune", "demo-encoder", "--task", "mnli", "--epochs", 1, "-q", "--out", tmp_path / "run")
+    said = call(
+        capsys,
+        "finetune",
+        "demo-encoder",
+        "--task",
+        "mnli",
+        "--epochs",
+        1,
+        "--threads",
+        1,
+        "-q",
+        "--out",
+        tmp_path / "run",
+    )
     assert said.code == 0, said.err
     assert set(asked) == {f"{glue.REPOSITORY}:mnli:train", f"{glue.REPOSITORY}:mnli:validation_matched"}

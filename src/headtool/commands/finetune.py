@@ -141,9 +141,8 @@ def command(
     """Fine-tune a model as a sequence classifier, and keep it before and after.
 
     [bold]headtool finetune demo-encoder --task demo --epochs 1[/]
-    [bold]headtool finetune microsoft/deberta-v3-base --task mnli --probe[/]
-    [bold]run=$(headtool finetune bert-base-uncased --train reviews.csv --label-field stars -q)[/]
-    [bold]headtool score $run/ckpt_final[/]
+    [bold]headtool finetune demo --task demo --probe --lr 1e-3[/]
+    [bold]run=$(headtool finetune demo-encoder --task demo --epochs 1 -q) && headtool score $run/ckpt_final[/]
 
     Leaves ckpt_init and ckpt_final, the course of the training and metrics in a run directory, and prints that directory.
     """
