@@ -89,7 +89,15 @@ def test_imports_go_downwards(file):
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], ["score", "--help"], ["scor"], ["score", "demo", "--limit", "-1"]]
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["score", "--help"],
+        ["finetune", "--help"],
+        ["scor"],
+        ["score", "demo", "--limit", "-1"],
+    ],
 )
 def test_the_shell_is_light(args):
     code = f"""
@@ -112,6 +120,7 @@ finally:
     [
         ("headtool sc", {"score"}),
         ("headtool score de", {"demo", "demo-encoder"}),
+        ("headtool finetune demo --lora-t", {"--lora-targets"}),
         ("headtool score demo --scores en", {"ent", "ent_rel"}),
         ("headtool score demo --scores out,ent,ta", {"out,ent,task"}),
         ("headtool score demo --family gpt", {"gpt2", "gpt_neox", "gpt_oss"}),
@@ -183,8 +192,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import score
+    from headtool.commands import finetune, score
 
     assert headtool.score is score.command
+    assert headtool.finetune is finetune.command
     with pytest.raises(AttributeError):
         headtool.nothing  # noqa: B018

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from classifiers import easy_rows, rows_of
+from headtool.errors import translate
 from shell import call
 
 
@@ -123,6 +124,27 @@ def test_a_loss_that_is_no_number_stops_the_run(capsys, tmp_path, more):
     assert manifest["status"] == "failed"
     assert "at step 2" in manifest["error"]
     assert not (tmp_path / "run" / "ckpt_final").exists()
+
+
+def test_weights_that_are_no_numbers_after_the_last_step(capsys, tmp_path):
+    args = ("--task", "demo", "--limit", 16, "--epochs", 1, "--lr", "1e38", "--warmup", 0, "--out", tmp_path / "run")
+    refused(capsys, "demo-encoder", *args, code=1, says="the evaluation loss is nan at step 1")
+    assert not (tmp_path / "run" / "ckpt_final").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("SafetensorError", "Error while serializing: I/O error: No space left on device (os error 28)"),
+        ("RuntimeError", "[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/1"),
+    ],
+)
+def test_a_full_disk_is_said_to_be_one(kind, text):
+    error = {"RuntimeError": RuntimeError}.get(kind) or type(kind, (Exception,), {})
+    known = translate(error(text))
+    assert known is not None
+    assert known.code == 1
+    assert "disk" in str(known)
 
 
 def test_adapters_without_their_package(capsys, tmp_path, monkeypatch):

@@ -239,7 +239,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     with run.clock.phase("data"):
         train, evaluate = (_split(run, opened.adapter, *side, ask) for side in zip(chosen, numbers, strict=True))
     if place is None:
-        return _show_plan(run, opened.adapter, train, evaluate, recipe, adapters)
+        return outcome.show_plan(run, opened.adapter, train, evaluate, recipe, adapters)
     if own is not None and not classifier.fits(own, names):
         console.note(f"the model's classifier has other classes ({', '.join(own[:4])}): a new one is drawn")
     run.manifest["model"] = model_facts(opened.adapter) | {
@@ -308,27 +308,3 @@ def _facts(chosen: Chosen, split: Split) -> dict[str, Any]:
         "name": chosen.name, "shape": chosen.shape.NAMES[0], "rows": chosen.readable, "examples": len(split),
         "tokens": split.examples.tokens, "cut": split.examples.cut, "longest": int(split.examples.lengths.max()),
     }  # fmt: skip
-
-
-def _show_plan(
-    run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe: Recipe, adapters: Lora | None
-) -> Path:
-    """What the run would do, on stdout."""
-    from headtool.record.clock import human_bytes
-    from headtool.training import course
-
-    _, steps = recipe.steps(len(train))
-    trained = course.trained(adapter, adapters)
-    weights = adapter.parameters * adapter.dtype.itemsize
-    widest = recipe.batch_size * int(train.examples.lengths.max())
-    activations = widest * adapter.geometry.width * adapter.geometry.layers * 34 * adapter.dtype.itemsize // 2
-    fields: dict[str, Any] = {
-        "run": str(run.path), "steps": steps, "train_examples": len(train), "eval_examples": len(evaluate),
-        "tokens": round(train.examples.tokens * recipe.epochs), "classes": adapter.model.config.num_labels,
-        "parameters": adapter.parameters, "trained": trained, "model_bytes": weights,
-        "memory_bytes": weights + 3 * trained * adapter.dtype.itemsize + activations,
-        "checkpoint_bytes": weights + 2 * trained * adapter.dtype.itemsize,
-    }  # fmt: skip
-    told = {name: human_bytes(value) if name.endswith("_bytes") else value for name, value in fields.items()}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path

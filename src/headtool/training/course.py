@@ -76,9 +76,7 @@ def prepare(run: Run, place: Place, opened: Classifier, train: Split, recipe: Re
         fitted = None
         if warm_up and opened.fresh:
             with run.clock.phase("probe"), console.progress("features", len(train)) as advance:
-                fitted = probe.fit(
-                    opened.adapter, opened.fresh, train, dtype=recipe.dtype, seed=recipe.seed, advance=advance
-                )
+                fitted = probe.fit(opened.adapter, opened.fresh, train, dtype=recipe.dtype, advance=advance)
             console.note(
                 f"the classifier alone: training loss {fitted.loss_before:.3f} -> {fitted.loss:.3f}, "
                 f"accuracy {fitted.accuracy:.1%}, in {fitted.iterations} iterations"

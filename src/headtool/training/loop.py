@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -138,17 +139,28 @@ def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None) 
 
 
 def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[dict[str, list], list[dict[str, Any]]]:
-    """The columns of the training table, and the evaluations in order, that of the beginning first."""
+    """The columns of the training table, and the evaluations in order, that of the beginning first.
+
+    Raises HeadtoolError for an evaluation whose loss is not finite.
+    """
     log = trainer.state.log_history
     rows = [entry for entry in log if "loss" in entry and "learning_rate" in entry]
-    training = {
-        name: [row.get(name) for row in rows] for name in ("step", "epoch", "loss", "learning_rate", "grad_norm")
-    }
-    evaluations = [dict(start) | {"step": 0, "epoch": 0.0}]
+    training = {name: [row.get(name) for row in rows] for name in ("step", "epoch", "loss", "learning_rate")}
+    norms = [row.get("grad_norm") for row in rows]  # in fp16 a step whose gradient overflows is left out
+    training["grad_norm"] = [norm if norm is not None and math.isfinite(norm) else None for norm in norms]
+    evaluations: list[dict[str, Any]] = [{**start, "step": 0, "epoch": 0.0}]
     for entry in log:
         if "eval_loss" in entry:
-            evaluations.append(_of(entry) | {"step": entry["step"], "epoch": entry["epoch"]})
+            evaluations.append({**_of(entry), "step": entry["step"], "epoch": entry["epoch"]})
+    for entry in evaluations:
+        if not math.isfinite(entry["loss"]):
+            raise _diverged("evaluation loss", entry["loss"], entry["step"])
     return training, evaluations
+
+
+def _diverged(what: str, loss: float, step: int) -> HeadtoolError:
+    hint = "a smaller --lr, or --dtype fp32; --force starts over"
+    return HeadtoolError(f"the {what} is {loss} at step {step}", hint=hint, code=FAILED)
 
 
 class _Trainer(transformers.Trainer):
@@ -157,11 +169,7 @@ class _Trainer(transformers.Trainer):
     def training_step(self, *args: Any, **given: Any) -> torch.Tensor:
         loss = super().training_step(*args, **given)
         if not torch.isfinite(loss):
-            raise HeadtoolError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}",
-                hint="a smaller --lr, or --dtype fp32; --force starts over",
-                code=FAILED,
-            )
+            raise _diverged("loss", loss.item(), self.state.global_step + 1)
         return loss
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from headtool.models.adapter import Adapter
 from headtool.models.locate import locate
 from headtool.record import tables
 from headtool.record.clock import human_bytes
 from headtool.record.run import Run
+from headtool.training import course
 from headtool.training.course import Finished, Place
 from headtool.training.loop import Recipe
 from headtool.training.lora import Lora
+from headtool.training.split import Split
 
 CHECKPOINTS = ("ckpt_init", "ckpt_final")
 EVALUATION = tuple(column.name for column in tables.TABLES["evaluation"].columns)
@@ -24,8 +28,8 @@ def write(run: Run, finished: Finished, place: Place, recipe: Recipe, lora: Lora
     run.write("training", tables.build("training", training), lines=lines)
     columns = {name: [entry.get(name) for entry in evaluations] for name in EVALUATION}
     run.write("evaluation", tables.build("evaluation", columns), lines=lines)
-    course = {"steps": training["step"][-1], "epochs": training["epoch"][-1], "loss_last": training["loss"][-1]}
-    content = {"init": evaluations[0], "final": evaluations[-1], "training": course, "probe": begun["probe"]}
+    ended = {"steps": training["step"][-1], "epochs": training["epoch"][-1], "loss_last": training["loss"][-1]}
+    content = {"init": evaluations[0], "final": evaluations[-1], "training": ended, "probe": begun["probe"]}
     run.write_json("metrics.json", content)
     run.manifest["metrics"] = {side: _brief(content[side]) for side in ("init", "final")}
     run.manifest["model"]["trained"] = finished.trained
@@ -81,3 +85,22 @@ def _course(evaluations: Sequence[Mapping[str, Any]]) -> Any:
         told = f"{each['epoch']:.3g}", f"{each['step']:,}", f"{each['loss']:.4f}"
         shown.add_row(*told, accuracy, f"{each['f1_macro']:.3f}", f"{each['n']:,}")
     return shown
+
+
+def show_plan(run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe: Recipe, lora: Lora | None) -> Path:
+    """What the run would do, on stdout."""
+    _, steps = recipe.steps(len(train))
+    trained = course.trained(adapter, lora)
+    weights = adapter.parameters * adapter.dtype.itemsize
+    widest = recipe.batch_size * int(train.examples.lengths.max())
+    activations = widest * adapter.geometry.width * adapter.geometry.layers * 34 * adapter.dtype.itemsize // 2
+    fields: dict[str, Any] = {
+        "run": str(run.path), "steps": steps, "train_examples": len(train), "eval_examples": len(evaluate),
+        "tokens": round(train.examples.tokens * recipe.epochs), "classes": adapter.model.config.num_labels,
+        "parameters": adapter.parameters, "trained": trained, "model_bytes": weights,
+        "memory_bytes": weights + 3 * trained * adapter.dtype.itemsize + activations,
+        "checkpoint_bytes": weights + 2 * trained * adapter.dtype.itemsize,
+    }  # fmt: skip
+    told = {name: human_bytes(value) if name.endswith("_bytes") else value for name, value in fields.items()}
+    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
+    return run.path

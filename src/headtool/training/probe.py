@@ -3,10 +3,10 @@
 The base model runs once over the training rows, dropout off, and leaves one vector an example: the hidden state that
 the classifier reads. On those the parameters that were drawn at random, and no others, are fitted to
 
-    mean over examples of the cross-entropy  +  c |w|^2 / (2 n)
+    mean over examples of the cross-entropy  +  |w|^2 / (2 n)
 
-by L-BFGS over all examples at once: where they are one layer, logistic regression. Of several penalties c the one is
-taken that does best on a fifth of the rows when fitted to the rest. The vectors stay in memory, examples x width x 4 bytes.
+by L-BFGS over all n examples at once: where they are one layer, logistic regression with scikit-learn's default
+penalty. The vectors stay in memory, examples x width x 4 bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
@@ -27,8 +26,6 @@ from headtool.training.split import Split, autocast
 
 TOKENS = 4096  # in a padded batch of the feature pass
 CHUNK = 4096  # examples at a time through the classifier
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # c; scikit-learn's default is 1
-FEWEST = 20  # examples, below which none is set aside and c is 1
 ROUNDS = 100  # L-BFGS iterations at most
 TOLERANCE = 1e-3  # of the first batch's logits against those of the whole model, relative to their size
 
@@ -40,7 +37,6 @@ class Fitted:
     loss_before: float
     loss: float
     accuracy: float
-    penalty: float
     iterations: int
 
 
@@ -50,12 +46,11 @@ def fit(
     split: Split,
     *,
     dtype: torch.dtype,
-    seed: int,
     advance: Callable[[int], None],
 ) -> Fitted:
     """Fit the named parameters of a classifier in place, all others frozen, dropout off.
 
-    dtype is what the feature pass is computed in, seed draws the fifth; advance is told of the examples done.
+    dtype is what the feature pass is computed in; advance is told of the examples done.
     Raises HeadtoolError where the classifier reads more than one position, or the loss is not finite.
     """
     model = adapter.model.eval()
@@ -68,9 +63,7 @@ def fit(
             parameter.requires_grad_(name in fresh)
         with _fed(adapter) as head:
             before, _ = _loss(head, features, labels)
-            drawn = [parameters[name] for name in fresh]
-            penalty = _penalty(head, drawn, features, labels, seed)
-            iterations = _descend(head, drawn, features, labels, penalty)
+            iterations = _descend(head, [parameters[name] for name in fresh], features, labels)
             loss, right = _loss(head, features, labels)
     finally:
         for name, parameter in parameters.items():
@@ -78,7 +71,7 @@ def fit(
             parameter.grad = None
     if not math.isfinite(loss):
         raise HeadtoolError(f"the loss of the warm-up is {loss}", hint="leave --probe out", code=FAILED)
-    return Fitted(before, loss, right, penalty, iterations)
+    return Fitted(before, loss, right, iterations)
 
 
 def _features(adapter: Adapter, split: Split, dtype: torch.dtype, advance: Callable[[int], None]) -> torch.Tensor:
@@ -146,35 +139,11 @@ def _fed(adapter: Adapter) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
             base.forward = own
 
 
-def _penalty(
-    head: Callable[[torch.Tensor], torch.Tensor],
-    parameters: list[torch.Tensor],
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    seed: int,
-) -> float:
-    """The penalty whose fit to four fifths of the rows has the least loss on the rest; the parameters stay as drawn."""
-    if len(features) < FEWEST:
-        return PENALTIES[0]
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(features))).to(features.device)
-    aside, rest = order[: len(order) // 5], order[len(order) // 5 :]
-    drawn = [parameter.detach().clone() for parameter in parameters]
-    losses: dict[float, float] = {}
-    for penalty in PENALTIES:
-        _descend(head, parameters, features[rest], labels[rest], penalty)
-        losses[penalty], _ = _loss(head, features[aside], labels[aside])
-        with torch.no_grad():
-            for parameter, value in zip(parameters, drawn, strict=True):
-                parameter.copy_(value)
-    return min(losses, key=lambda penalty: losses[penalty] if math.isfinite(losses[penalty]) else math.inf)
-
-
 def _descend(
     head: Callable[[torch.Tensor], torch.Tensor],
     parameters: list[torch.Tensor],
     features: torch.Tensor,
     labels: torch.Tensor,
-    penalty: float,
 ) -> int:
     """Minimise the penalised loss; the number of iterations."""
     optimiser = torch.optim.LBFGS(parameters, max_iter=ROUNDS, tolerance_change=1e-7, line_search_fn="strong_wolfe")
@@ -182,7 +151,7 @@ def _descend(
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         squares = sum(((p * p).sum() for p in parameters if p.dim() > 1), torch.zeros((), device=features.device))
-        total = penalty * squares / (2 * len(features))
+        total = squares / (2 * len(features))
         total.backward()
         total = total.detach()
         for rows, truth in zip(features.split(CHUNK), labels.split(CHUNK), strict=True):
