@@ -152,9 +152,9 @@ def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[di
     for entry in log:
         if "eval_loss" in entry:
             evaluations.append({**_of(entry), "step": entry["step"], "epoch": entry["epoch"]})
-    for entry in evaluations:
-        if not math.isfinite(entry["loss"]):
-            raise _diverged("evaluation loss", entry["loss"], entry["step"])
+    for found in evaluations:
+        if not math.isfinite(found["loss"]):
+            raise _diverged("evaluation loss", found["loss"], found["step"])
     return training, evaluations
 
 
