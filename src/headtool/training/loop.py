@@ -98,6 +98,7 @@ def make(
         eval_strategy="epoch",
         save_strategy="no",  # the callback below says when
         save_total_limit=2,  # a kill may leave the newer one half-written
+        average_tokens_across_devices=False,  # it would multiply a classifier's loss by the number of processes
         dataloader_pin_memory=recipe.device.type == "cuda",
         remove_unused_columns=False,
         label_names=["labels"],
@@ -198,6 +199,8 @@ class _Steady(transformers.TrainerCallback):
         control.should_save = state.global_step < self.total
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.recipe.ranks > 1:  # each process writes the state of its own generators
+            torch.distributed.barrier()
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
         self.saved_at, self.saved = state.global_step, time.monotonic()
