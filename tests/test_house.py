@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "reporting"},
+    {"scores", "tasks", "figures", "training", "reporting"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -98,6 +98,7 @@ def test_imports_go_downwards(file):
         ["score", "--help"],
         ["report", "--help"],
         ["report"],
+        ["finetune", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -124,6 +125,7 @@ finally:
         ("headtool sc", {"score"}),
         ("headtool rep", {"report"}),
         ("headtool score de", {"demo", "demo-encoder"}),
+        ("headtool finetune demo --lora-t", {"--lora-targets"}),
         ("headtool score demo --scores en", {"ent", "ent_rel"}),
         ("headtool score demo --scores out,ent,ta", {"out,ent,task"}),
         ("headtool score demo --family gpt", {"gpt2", "gpt_neox", "gpt_oss"}),
@@ -195,8 +197,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import report, score
+    from headtool.commands import finetune, report, score
 
+    assert headtool.finetune is finetune.command
     assert headtool.score is score.command
     assert headtool.report is report.command
     with pytest.raises(AttributeError):

@@ -17,7 +17,7 @@ import typer
 from headtool import __version__
 from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
 
-COMMANDS = ("score", "report")
+COMMANDS = ("score", "finetune", "report")
 
 app = typer.Typer(
     name="headtool",

@@ -55,9 +55,9 @@ def open_model(
         kind = "classifier"
     how = {"dtype": pick_dtype(dtype, where), "attn_implementation": attention.NAME if plan.interface else "eager"}
     with quiet_libraries():
-        with _explained(f"{located.folder}: its config.json is not one that transformers can use"):
+        with explained(f"{located.folder}: its config.json is not one that transformers can use"):
             config = transformers.AutoConfig.from_pretrained(located.folder)
-        with _explained(f"{located.folder}: there is no tokenizer that can be read"):
+        with explained(f"{located.folder}: there is no tokenizer that can be read"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder, config=config)
         if drawn:
             config.num_labels = classes
@@ -79,7 +79,7 @@ def open_model(
 
 def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
     """The model with its weights. Raises HeadtoolError where some are missing: transformers would draw them at random."""
-    with _explained(f"{located.folder}: its weights do not fit its config.json"):
+    with explained(f"{located.folder}: its weights do not fit its config.json"):
         model, report = CLASSES[kind].from_pretrained(
             located.folder, config=config, use_safetensors=True, output_loading_info=True, **how
         )
@@ -94,7 +94,7 @@ def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Whatever transformers raises inside is the file's fault, unless the table of errors knows better."""
     try:
         yield

@@ -34,11 +34,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 # What a run leaves behind; --force removes these names and nothing else.
-OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts")
-LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json")
+OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
+LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
-HOW = frozenset("out force dry_run json quiet verbose debug threads shard config model data runs compare".split())  # noqa: SIM905
-CONTENT = ("weights_sha256", "data")  # of the inputs: the model and the rows, wherever they stand
+HOW = frozenset(
+    "out force dry_run json quiet verbose debug threads shard config save_steps model data train eval init runs compare".split()  # noqa: SIM905
+)
+CONTENT = (
+    "weights_sha256",
+    "init_sha256",
+    "data",
+    "train",
+    "eval",
+)  # of the inputs: models and rows, wherever they stand
 POLL = 0.2  # seconds between two looks for the parts of other ranks
 VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib")
 
@@ -105,7 +113,7 @@ class Run:
             )
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
             run.manifest = old
-            run.done = run._tables_whole(old)
+            run.done = run._results_whole(old)
         if dry or run.done:
             return run
         run._open(force)
@@ -125,7 +133,7 @@ class Run:
         self._take_lock()
         now = self._read_manifest()
         if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
-            self.manifest, self.done = now, self._tables_whole(now)  # another process has finished it meanwhile
+            self.manifest, self.done = now, self._results_whole(now)  # another process has finished it meanwhile
             if self.done:
                 return
         if force:
@@ -148,7 +156,9 @@ class Run:
         if (self._read_manifest() or {}).get("identity"):
             return
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
-        filled = [name for name in ("tables", "figures") if any((self.path / name).glob("[!.]*"))]
+        filled = [
+            name for name in ("tables", "figures", "ckpt_init", "ckpt_final") if any((self.path / name).glob("[!.]*"))
+        ]
         begun = "run.log" in names  # a run whose manifest was lost
         if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
             raise HeadtoolError(f"{self.path} is not empty and holds no run", hint="choose another --out")
@@ -277,7 +287,9 @@ class Run:
     def announce(self) -> Path:
         """Say where the run is: its directory on stdout, or with --json its manifest in brief."""
         brief: dict[str, Any] = {"run": str(self.path)}
-        brief |= {name: self.manifest[name] for name in ("command", "status", "tables") if name in self.manifest}
+        brief |= {
+            name: self.manifest[name] for name in ("command", "status", "tables", "metrics") if name in self.manifest
+        }
         self.console.result(str(self.path), brief)
         return self.path
 
@@ -302,7 +314,11 @@ class Run:
         known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
         write_text(self.path / "config.yaml", yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
 
-    def _tables_whole(self, manifest: Mapping[str, Any]) -> bool:
+    def _results_whole(self, manifest: Mapping[str, Any]) -> bool:
+        for name in manifest.get("checkpoints", {}):
+            if not any((self.path / name).glob("*.safetensors")):
+                self.console.warn(f"{self.path / name} is missing: it is made again")
+                return False
         for name, facts in manifest.get("tables", {}).items():
             file = self.path / "tables" / f"{name}.parquet"
             if not file.is_file() or sha256(file) != facts["sha256"]:

@@ -93,6 +93,8 @@ SCORES: Mapping[str, Score] = {
 LAYER = Column("layer", "Int32", "", "layer, from 0")
 HEAD = Column("head", "Int32", "", "query head, from 0")
 KEY = ("layer", "head")
+STEP = Column("step", "Int64", "", "optimiser steps done")
+EPOCH = Column("epoch", "Float64", "", "passes over the training rows done")
 TAKEN = ("top_k_share", "n")  # columns of importance that mean something else in the joined table
 
 IMPORTANCE = (
@@ -237,6 +239,30 @@ TABLES: Mapping[str, Table] = {
                 Column("p", "Float64", "1", "p-value of independence: two-sided for rho, upper tail for overlap"),
                 Column("ci_low", "Float64", "1", "2.5% of the bootstrap over heads"),
                 Column("ci_high", "Float64", "1", "97.5% of it"),
+            ),
+        ),
+        Table(
+            "training", 1, "The course of a fine-tuning: about 500 rows at most, each over the steps since the last.", ("step",),
+            (
+                STEP,
+                EPOCH,
+                Column("loss", "Float64", "nats", "mean training loss of the steps since the row before, dropout on"),
+                Column("learning_rate", "Float64", "1", "learning rate of the step"),
+                Column("grad_norm", "Float64", "nats", "norm of the step's gradient before it is clipped"),
+            ),
+        ),
+        Table(
+            "evaluation", 1, "A classifier on the evaluation rows: before training (step 0) and after each epoch.", ("step",),
+            (
+                STEP,
+                EPOCH,
+                Column("loss", "Float64", "nats", "mean cross-entropy of the labels, dropout off"),
+                Column("loss_se", "Float64", "nats", "standard error of that mean; null for one example"),
+                Column("accuracy", "Float64", "1", "share of examples whose label has the largest logit"),
+                Column("accuracy_se", "Float64", "1", "standard error of that share; null for one example"),
+                Column("f1_macro", "Float64", "1", "mean over the classes that occur of the F1 of each"),
+                Column("matthews", "Float64", "1", "Matthews correlation of labels and answers; 0 where either is constant"),
+                Column("n", "Int64", "examples", "evaluation examples"),
             ),
         ),
     )

@@ -31,6 +31,7 @@ ASK_KIND = ("Which of these is {a} {kind}?", "Choose the {kind}.", "Which word n
 ASK_COLOUR = "The {x} is {p} and the {y} is {q}. What colour is the {z}?"
 LABELS = "ABCD"
 PAIR_LABELS = ("entailment", "neutral", "contradiction")
+CLASSES = {"demo": PAIR_LABELS}
 
 
 def held_out(text: str) -> bool:

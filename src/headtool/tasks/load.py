@@ -22,6 +22,7 @@ TASKS = "headtool.tasks"
 SHAPES = ("multiple_choice", "commonsense_170k", "pairs", "text")  # in the order in which a row is tried
 BAD_SHARE = 0.01  # of unreadable rows, above which the data is refused
 DEMO_ROWS = 256
+DEMO_TRAINING_ROWS = 2048
 CHUNK = 512  # examples that are tokenized at a time
 
 
@@ -44,10 +45,14 @@ class Chosen:
 
     def examples(self) -> Iterator[Example]:
         """The sampled rows as examples, in order; one at a time."""
+        return (example for _, example in self.placed())
+
+    def placed(self) -> Iterator[tuple[str, Example]]:
+        """The same, each with the place of its row."""
         wanted = iter(self.kept.tolist())
         next_wanted = next(wanted, None)
         number = 0
-        for _, row in self.read():
+        for where, row in self.read():
             if next_wanted is None:
                 return
             try:
@@ -57,7 +62,7 @@ class Chosen:
             if example is None:
                 continue
             if number == next_wanted:
-                yield example
+                yield where, example
                 next_wanted = next(wanted, None)
             number += 1
 
@@ -103,13 +108,16 @@ def choose(
     limit: int | None = None,
     subset: int | None = 1024,
     subset_seed: int = 999,
+    training: bool = False,
 ) -> Chosen:
     """Read the rows once, to see what they are and how many, and sample some.
+
+    training: of a built-in task the rows to train on, not those to evaluate on.
 
     Raises HeadtoolError for data that is not there, is of no known shape, holds no row, or too many unreadable ones.
     """
     mapping = _mapping(fields)
-    name, read, shape = _source(data, task, encoder)
+    name, read, shape = _source(data, task, encoder, training)
     limited: _Rows = lambda: itertools.islice(read(), limit)  # noqa: E731
     readable, blank, bad = 0, 0, []
     for where, row in limited():
@@ -216,7 +224,9 @@ def _mapping(fields: Sequence[str]) -> dict[str, str]:
     return {name: path for name, _, path in (each.partition("=") for each in fields)}
 
 
-def _source(data: str | None, task: str | None, encoder: bool) -> tuple[str, _Rows, ModuleType | None]:
+def _source(
+    data: str | None, task: str | None, encoder: bool, training: bool = False
+) -> tuple[str, _Rows, ModuleType | None]:
     module = folder.load(TASKS, task, "task") if task else None
     if module is not None and hasattr(module, "example"):  # the name of a shape: how to read the rows of --data
         if data is None:
@@ -227,9 +237,12 @@ def _source(data: str | None, task: str | None, encoder: bool) -> tuple[str, _Ro
             raise HeadtoolError(f"--task {task} brings its own rows, --data others", hint="give one of them")
         return data, rows.find(data).rows, None
     if module is None or module is demo:
-        built_in: _Rows = lambda: (("demo", row) for row in itertools.islice(demo.rows(encoder), DEMO_ROWS))  # noqa: E731
+        rows_of = DEMO_TRAINING_ROWS if training else DEMO_ROWS
+        built_in: _Rows = lambda: (  # noqa: E731
+            ("demo", row) for row in itertools.islice(demo.rows(encoder, test=not training), rows_of)
+        )
         return "demo", built_in, _shape("pairs" if encoder else "multiple_choice")
-    return str(task), rows.Source(module.source(task), None).rows, None
+    return str(task), rows.Source(module.source(task, training), None).rows, None
 
 
 def _shape(name: str) -> ModuleType:

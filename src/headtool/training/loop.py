@@ -1,0 +1,206 @@
+"""The training loop: transformers' Trainer, told to be silent, to stop at a loss that is no number, and to go on."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from headtool.errors import FAILED, HeadtoolError
+from headtool.models.open import quiet_libraries
+from headtool.training import metrics
+from headtool.training.split import Split, collate
+
+ROWS = 500  # of the training table, about
+PATIENCE = 300.0  # seconds between two checkpoints within an epoch
+WHOLE = "whole"  # a file in each checkpoint, written last
+OURS = "eval_of_"  # how our metrics are called in the Trainer's log
+SEEDS = 2**32  # what numpy's generator takes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained: AdamW, a linear warm-up of the learning rate, then linear decay to 0."""
+
+    epochs: float
+    lr: float
+    batch_size: int
+    weight_decay: float
+    warmup: float  # share of the steps
+    seed: int
+    save_steps: int  # 0: at the end of each epoch, and every five minutes
+    device: torch.device
+    dtype: torch.dtype
+    ranks: int = 1
+
+    def steps(self, examples: int) -> tuple[int, int]:
+        """Optimiser steps in an epoch, and in all."""
+        epoch = -(-examples // self.batch_size)
+        return epoch, max(1, int(np.ceil(self.epochs * epoch)))
+
+
+def evaluation(trainer: transformers.Trainer) -> dict[str, Any]:
+    """The metrics of the trainer's model on its evaluation rows."""
+    with quiet_libraries():
+        return _of(trainer.evaluate())
+
+
+def _of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Our metrics among those that the Trainer gives; its own eval_loss is rounded by batches."""
+    return {name.removeprefix(OURS): value for name, value in found.items() if name.startswith(OURS)}
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint in a folder; half-written ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / WHOLE).is_file():
+            shutil.rmtree(path)
+    whole = [path for path in found if (path / WHOLE).is_file()]
+    return whole[-1] if whole else None
+
+
+def make(
+    model: Any,
+    tokenizer: Any,
+    train: Split,
+    evaluate: Split,
+    recipe: Recipe,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> transformers.Trainer:
+    """A Trainer over both sides of the data; its checkpoints go to the folder, advance hears of steps done."""
+    epoch, total = recipe.steps(len(train))
+    every = max(1, total // ROWS)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.lr,
+        per_device_train_batch_size=recipe.batch_size // recipe.ranks,
+        per_device_eval_batch_size=max(1, 2 * recipe.batch_size // recipe.ranks),
+        weight_decay=recipe.weight_decay,
+        warmup_steps=int(np.ceil(recipe.warmup * total)),
+        lr_scheduler_type="linear",
+        bf16=recipe.dtype == torch.bfloat16,
+        fp16=recipe.dtype == torch.float16,
+        use_cpu=recipe.device.type == "cpu",
+        seed=recipe.seed % SEEDS,
+        logging_steps=every,
+        logging_nan_inf_filter=False,
+        eval_strategy="epoch",
+        save_strategy="no",  # the callback below says when
+        save_total_limit=2,  # a kill may leave the newer one half-written
+        average_tokens_across_devices=False,  # it would multiply a classifier's loss by the number of processes
+        dataloader_pin_memory=recipe.device.type == "cuda",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+    )
+    if recipe.ranks == 1:
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are several processes: torchrun
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        data_collator=collate,
+        train_dataset=train,
+        eval_dataset=evaluate,
+        processing_class=tokenizer,
+        compute_metrics=lambda seen: {
+            OURS.removeprefix("eval_") + name: value
+            for name, value in metrics.measure(np.asarray(seen.predictions), np.asarray(seen.label_ids)).items()
+        },
+        preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
+        callbacks=[_Steady(advance, recipe, epoch, total, every)],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout
+    return trainer
+
+
+def sow(recipe: Recipe) -> None:
+    """Seed every generator."""
+    transformers.set_seed(recipe.seed % SEEDS)
+
+
+def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None) -> None:
+    """Train, from the beginning or from a checkpoint. Raises HeadtoolError for a loss that is not finite."""
+    sow(recipe)  # whatever was drawn before must not matter
+    with quiet_libraries():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[dict[str, list], list[dict[str, Any]]]:
+    """The columns of the training table, and the evaluations in order, that of the beginning first.
+
+    Raises HeadtoolError for an evaluation whose loss is not finite.
+    """
+    log = trainer.state.log_history
+    rows = [entry for entry in log if "loss" in entry and "learning_rate" in entry]
+    training = {name: [row.get(name) for row in rows] for name in ("step", "epoch", "loss", "learning_rate")}
+    norms = [row.get("grad_norm") for row in rows]  # in fp16 a step whose gradient overflows is left out
+    training["grad_norm"] = [norm if norm is not None and math.isfinite(norm) else None for norm in norms]
+    evaluations: list[dict[str, Any]] = [{**start, "step": 0, "epoch": 0.0}]
+    for entry in log:
+        if "eval_loss" in entry:
+            evaluations.append({**_of(entry), "step": entry["step"], "epoch": entry["epoch"]})
+    for found in evaluations:
+        if not math.isfinite(found["loss"]):
+            raise _diverged("evaluation loss", found["loss"], found["step"])
+    return training, evaluations
+
+
+def _diverged(what: str, loss: float, step: int) -> HeadtoolError:
+    hint = "a smaller --lr, or --dtype fp32; --force starts over"
+    return HeadtoolError(f"the {what} is {loss} at step {step}", hint=hint, code=FAILED)
+
+
+class _Trainer(transformers.Trainer):
+    """A Trainer that stops at the first loss that is no finite number."""
+
+    def training_step(self, *args: Any, **given: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **given)
+        if not torch.isfinite(loss):
+            raise _diverged("loss", loss.item(), self.state.global_step + 1)
+        return loss
+
+
+class _Steady(transformers.TrainerCallback):
+    """Says when to log and to save, so that a run that goes on from a checkpoint leaves the same rows."""
+
+    def __init__(self, advance: Callable[[int], None], recipe: Recipe, epoch: int, total: int, every: int) -> None:
+        self.advance, self.recipe, self.epoch, self.total, self.every = advance, recipe, epoch, total, every
+        self.saved_at, self.saved = 0, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved_at, self.saved = state.global_step, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+        step = state.global_step
+        if step % self.every or step % self.epoch == 0 or step >= self.total:  # an epoch's end has its own turn
+            return
+        if self.recipe.save_steps:
+            control.should_save = step - self.saved_at >= self.recipe.save_steps
+        else:  # by the clock; where several processes must agree, at the end of each epoch alone
+            control.should_save = self.recipe.ranks == 1 and time.monotonic() - self.saved > PATIENCE
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log = True
+        control.should_save = state.global_step < self.total
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.recipe.ranks > 1:  # each process writes the state of its own generators
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        self.saved_at, self.saved = state.global_step, time.monotonic()
