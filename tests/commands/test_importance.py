@@ -161,3 +161,46 @@ def test_what_cannot_be_asked(args, words, tmp_path, capsys):
     assert said.code == 2
     assert re.search(words, said.error)
     assert not (tmp_path / "run" / "tables" / "heads.parquet").exists()
+
+
+def test_a_sampled_sweep_knows_what_it_does_not_know(tmp_path, capsys):
+    """Intervals as narrow as asked for, most of which hold what the whole sweep gives, from fewer ablations."""
+    rows = ("--subset", "all", "--threads", "1", "--top-k", "4")
+    ask = ("score", "demo-encoder", "--scores", "ablation", *rows)
+    said = call(capsys, *ask, "--ablate-error", "0.02", "--out", tmp_path / "some")
+    assert said.code == 0
+    assert "round 1: 64 of 256 examples" in said.err
+    assert call(capsys, *ask, "-q", "--out", tmp_path / "all").code == 0
+    some, every = table(tmp_path / "some", "importance"), table(tmp_path / "all", "importance")
+    assert ((some["I_data_high"] - some["I_data_low"]) / 2 <= 0.02 + 1e-9).all()
+    held = (some["I_data_low"] - 1e-6 <= every["I"]) & (every["I"] <= some["I_data_high"] + 1e-6)
+    assert held.sum() >= 13
+    assert some["n_exact"].sum() < 0.8 * every["n_exact"].sum()
+    assert (some["n"] == 256).all()
+    np.testing.assert_allclose(some["loss_base"], every["loss_base"], atol=1e-5)
+    losses = table(tmp_path / "some", "losses")
+    assert losses.height == 256 + some["n_exact"].sum()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--ablate-error", "0"], "not a number above 0"),
+        (["--ablate-error", "nan"], "not a number above 0"),
+        (["--ablate-budget", "-3"], "not a number above 0"),
+        (["--ablate-error", "0.1", "--shard", "1/2"], "must run at the same time"),
+    ],
+)
+def test_what_a_sampled_sweep_cannot_do(args, words, tmp_path, capsys):
+    said = call(capsys, "score", "demo-encoder", "--scores", "ablation", *args, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert words in said.error
+
+
+def test_a_budget_ends_the_rounds(tmp_path, capsys):
+    said = call(
+        capsys, "score", "demo-encoder", "--scores", "ablation", "--subset", "all", "--ablate-budget", "0.000001",
+        "--threads", "1", "--top-k", "4", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert said.code == 0
+    assert set(table(tmp_path / "run", "importance")["n_exact"]) == {64}

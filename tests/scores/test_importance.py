@@ -128,7 +128,7 @@ def test_first_order_is_the_slope(name):
     targets = torch.arange(2) if adapter.kind == "classifier" else batch.ids.roll(-1, 1)
     batch = dataclasses.replace(batch, targets=targets)
     g, step, close = adapter.geometry, *((1e-2, 3e-2) if experts else (1e-3, 2e-3))
-    found = first_order(adapter, batch)
+    found, _ = first_order(adapter, batch)
     for layer, head in ((0, 1), (g.layers - 1, g.heads - 1)):
         ends = []
         for sign in (1, -1):
@@ -164,7 +164,7 @@ def test_gradient_scores_are_what_the_formulas_say(tmp_path):
     for group in range(len(run.groups)):
         run.work(adapter, group, tmp_path)
     found = run.merge(tmp_path)
-    each = np.concatenate([first_order(adapter, data.batch(np.array([i]))) for i in range(len(data))]).astype(float)
+    each = np.concatenate([first_order(adapter, data.batch(np.array([i])))[0] for i in range(len(data))]).astype(float)
     n = len(each)
     np.testing.assert_allclose(found.G, np.abs(each).mean(0), rtol=1e-4)
     np.testing.assert_allclose(found.F, (each**2).mean(0), rtol=1e-4)

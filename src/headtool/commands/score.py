@@ -50,6 +50,25 @@ Ablate = Annotated[
         group=GROUP,
     ),
 ]
+AblateError = Annotated[
+    float | None,
+    opt.flag(
+        "--ablate-error",
+        metavar="X",
+        help="Ablate on a growing sample until I is known to +-X (95%) as all examples would give it.",
+        group=GROUP,
+    ),
+]
+AblateBudget = Annotated[
+    float | None,
+    opt.flag("--ablate-budget", metavar="SECONDS", help="The same for as long as the ablations may take.", group=GROUP),
+]
+AblateUntil = Annotated[
+    Literal["error", "top-k"],
+    opt.flag(
+        "--ablate-until", help="top-k: a head whose place inside or outside the top k is clear is known.", group=GROUP
+    ),
+]
 Verify = Annotated[
     int, opt.flag("--verify", min=0, help="Ablate this many random heads the naive way too, and compare.", group=GROUP)
 ]
@@ -87,6 +106,9 @@ def command(
     lambda_task: LambdaTask = 1.0,
     rank_scope: RankScope = "layer",
     ablate: Ablate = "zero",
+    ablate_error: AblateError = None,
+    ablate_budget: AblateBudget = None,
+    ablate_until: AblateUntil = "error",
     verify: Verify = 3,
     init: Init = None,
     include_bias: IncludeBias = False,
@@ -143,6 +165,12 @@ def command(
     for flag, value in (("--lambda-ent", lambda_ent), ("--lambda-task", lambda_task)):
         if not math.isfinite(value):
             raise HeadtoolError(f"{flag} {value}: not a finite number", hint=f"for example {flag} 0.5")
+    for flag, limit_of in (("--ablate-error", ablate_error), ("--ablate-budget", ablate_budget)):
+        if limit_of is not None and not 0 < limit_of < math.inf:
+            raise HeadtoolError(f"{flag} {limit_of}: not a number above 0", hint=f"for example {flag} 0.01")
+        if limit_of is not None and share.count > 1 and not share.launched:
+            hint = "torchrun starts processes that do"
+            raise HeadtoolError(f"{flag} decides after each round, so all shares must run at the same time", hint=hint)
     if "update" in names and init is None:
         raise HeadtoolError("update needs the checkpoint before fine-tuning", hint="give it with --init")
     load.check(data, task, field or ())
@@ -174,7 +202,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     from headtool.models import layout
     from headtool.models.open import open_model
     from headtool.record.files import read_part
-    from headtool.scores import importance, outcome, passes
+    from headtool.scores import importance, outcome, passes, rounds
 
     console, by_need = run.console, passes.needs(names)
     with run.clock.phase("data"):
@@ -223,6 +251,9 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             with run.clock.phase(each.phase):
                 run.clock.count(**each.work(adapter, group, parts))
             advance(1)
+    sampled = None
+    if plan.first is not None and plan.swept is not None:
+        sampled = rounds.sampled(run, adapter, plan.swept, plan.first, parts, ask)
     if run.share.launched and run.share.index > 0:
         return run.path  # rank 0 waits for all parts, merges and says so
     if not run.every_part(parts, [each.part(group) for each, group in units], wait=run.share.launched):
@@ -232,7 +263,9 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         if not merged_already:
             with run.clock.phase("write"):
                 found = {each.name: each.merge(parts) for each in plan.passes}
-            if "ablation" in found:
+                if sampled is not None:
+                    found["ablation"] = sampled
+            if plan.swept is not None:
                 with run.clock.phase("verify"):
                     importance.verify(run, adapter, plan.swept, found["ablation"], ask)
             with run.clock.phase("write"):

@@ -105,9 +105,12 @@ class Examples:
     def ids(self, example: int) -> np.ndarray:
         return self._read(example, 0)
 
-    def buckets(self, tokens: int) -> list[np.ndarray]:
-        """Batches of examples of one length each, so that nothing is padded, of at most so many tokens, longest first."""
-        order = np.lexsort((np.arange(len(self)), -self.lengths))
+    def buckets(self, tokens: int, some: np.ndarray | None = None) -> list[np.ndarray]:
+        """Batches of examples (or of some) of one length each, so that nothing is padded, of at most so many tokens,
+        longest first.
+        """
+        some = np.arange(len(self)) if some is None else some
+        order = some[np.lexsort((some, -self.lengths[some]))]
         found: list[np.ndarray] = []
         for alike in np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1):
             rows = max(1, tokens // int(self.lengths[alike[0]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +34,9 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torc
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses in nats and rights in 0 to 1: with all heads (example,), without each (layer, head, example)."""
+    """Losses in nats and rights in 0 to 1: with all heads (example,), without each (layer, head, example), where NaN is
+    what was not measured.
+    """
 
     base: np.ndarray
     base_right: np.ndarray
@@ -54,7 +58,8 @@ class Ablation:
     """The sweep of all heads over examples with targets, as a pass: a part is some buckets of examples of equal
     lengths, or where there are few, some layers of them.
 
-    rows is how many positions, of all stacked variants together, are in a forward pass.
+    rows is how many positions, of all stacked variants together, are in a forward pass. active (layer, head) bool
+    names the heads that are ablated; the others' losses are NaN.
     """
 
     name = "ablation"
@@ -65,6 +70,14 @@ class Ablation:
             raise HeadtoolError("--ablate resample needs a second example", hint="more rows, or --ablate mean")
         self.adapter, self.examples, self.mode, self.rows, self.seed = adapter, examples, mode, rows, seed
         self.batches = examples.buckets(rows)
+        self.active = np.ones((adapter.geometry.layers, adapter.geometry.heads), bool)
+
+    def of(self, name: str, some: np.ndarray, active: np.ndarray) -> Ablation:
+        """The sweep of some heads over some examples, under a name of its own; what was found out is shared."""
+        part = copy.copy(self)
+        part.__dict__.pop("groups", None)
+        part.name, part.active, part.batches = name, active, self.examples.buckets(self.rows, some)
+        return part
 
     @cached_property
     def groups(self) -> list[tuple[list[np.ndarray], range]]:
@@ -86,9 +99,9 @@ class Ablation:
         buckets, layers = self.groups[group]
         index = np.concatenate(buckets)
         heads = adapter.geometry.heads
-        found = np.zeros((2, len(layers), heads, len(index)), np.float32)  # loss and right
+        found = np.full((2, len(layers), heads, len(index)), np.nan, np.float32)  # loss and right
         base = np.zeros((2, len(index)), np.float32)
-        done, tokens = 0, 0
+        done, started = 0, time.perf_counter()
         for bucket in buckets:
             at = slice(done, done + len(bucket))
             batch = self.examples.batch(bucket).to(adapter.device)
@@ -96,18 +109,21 @@ class Ablation:
             base[:, at] = _numbers(recorded.loss, recorded.right)
             stacked = max(1, self.rows // batch.ids.numel())
             for i, layer in enumerate(layers):
-                for start in range(0, heads, stacked):
-                    some = range(start, min(heads, start + stacked))
-                    found[:, i, some.start : some.stop, at] = _numbers(*recorded.without(layer, some))
-            done, tokens = at.stop, tokens + batch.ids.numel()
+                wanted = np.flatnonzero(self.active[layer])
+                for start in range(0, len(wanted), stacked):
+                    some = wanted[start : start + stacked]
+                    found[:, i, some, at] = _numbers(*recorded.without(layer, some.tolist()))
+            done = at.stop
         ends = np.array([layers.start, layers.stop])
-        write_part(parts / self.part(group), {"index": index, "layers": ends, "found": found, "base": base})
-        return {"ablations": len(layers) * heads * len(index), "ablation_tokens": tokens * len(layers) * heads}
+        arrays = {"index": index, "layers": ends, "found": found, "base": base}
+        write_part(parts / self.part(group), arrays | {"seconds": np.array(time.perf_counter() - started)})
+        return {"ablations": int(self.active[layers].sum()) * len(index)}
 
     def merge(self, parts: Path) -> Losses:
         """All parts as one. Raises HeadtoolError naming a part that is damaged, which is removed."""
         g, n = self.adapter.geometry, len(self.examples)
-        found, base = np.zeros((2, g.layers, g.heads, n), np.float32), np.zeros((2, n), np.float32)
+        found = np.full((2, g.layers, g.heads, n), np.nan, np.float32)
+        base = np.full((2, n), np.nan, np.float32)
         for group in range(len(self.groups)):
             part = whole_part(parts / self.part(group))
             for layer, each in zip(range(*part["layers"]), part["found"].swapaxes(0, 1), strict=True):
@@ -158,7 +174,7 @@ class Ablation:
         """The mean output of each head over all positions of all examples: (1, 1, head, head_dim) a layer."""
         g, positions = self.adapter.geometry, self.examples.tokens
         sums = [torch.zeros(g.heads, g.head_dim, dtype=torch.float64) for _ in range(g.layers)]
-        for bucket in self.batches:
+        for bucket in self.examples.buckets(self.rows):
             for layer, z in self._outputs(self.examples.batch(bucket).to(self.adapter.device)).items():
                 sums[layer] += z.double().sum((0, 1)).cpu()
         return {layer: (each / positions)[None, None].to(self.adapter.device) for layer, each in enumerate(sums)}
@@ -188,7 +204,8 @@ class Ablation:
         return z
 
     def _shortest(self) -> Batch:
-        return self.examples.batch(self.batches[-1][:2]).to(self.adapter.device)
+        shortest = np.argsort(self.examples.lengths, kind="stable")[:1]
+        return self.examples.batch(shortest).to(self.adapter.device)
 
 
 class Plain:

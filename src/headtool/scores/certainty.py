@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from headtool.scores.adaptive import LEVEL, Estimate
+
 REPLICATES = 1000  # bootstrap samples
 CHUNK = 256  # examples whose weights are drawn at a time
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,22 @@ def certainty(effects: np.ndarray, top_k: int, seed: int) -> Certainty:
     times; p is of the paired t-test, and differs is Holm's correction of it over all heads, at 5%.
     """
     n = effects.shape[-1]
-    mean = effects.mean(-1)
-    samples = bootstrap_means(effects, seed)
+    se = effects.std(-1, ddof=1) / np.sqrt(n) if n > 1 else None
+    return judged(effects.mean(-1), se, np.array(n), bootstrap_means(effects, seed), top_k)
+
+
+def judged(mean: np.ndarray, se: np.ndarray | None, n: np.ndarray, samples: np.ndarray, top_k: int) -> Certainty:
+    """The certainty of means (layer, head), from their standard errors over n examples and their bootstrap samples
+    (sample, layer, head).
+    """
     low, high = np.percentile(samples, [50 - 50 * LEVEL, 50 + 50 * LEVEL], axis=0)
     flat = samples.reshape(len(samples), -1)
     ranks = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1) + 1
     rank_low, rank_high = np.percentile(ranks, [50 - 50 * LEVEL, 50 + 50 * LEVEL], axis=0, method="nearest")
     share = (ranks <= min(top_k, flat.shape[1])).mean(0)
     rank = np.argsort(np.argsort(-mean.ravel(), kind="stable")) + 1
-    se = p = differs = None
-    if n > 1:
-        se = effects.std(-1, ddof=1) / np.sqrt(n)
+    p = differs = None
+    if se is not None:
         p = p_of_zero(mean, se, n)
         differs = holm(p.ravel()).reshape(mean.shape)
     shaped = (x.reshape(mean.shape) for x in (rank, rank_low, rank_high, share))
@@ -67,10 +73,32 @@ def bootstrap_means(effects: np.ndarray, seed: int) -> np.ndarray:
     return total[kept] / drawn[kept, None, None]
 
 
-def p_of_zero(mean: np.ndarray, se: np.ndarray, n: int) -> np.ndarray:
+def bootstrap_estimates(found: Estimate, first: np.ndarray, seed: int) -> np.ndarray:
+    """Bootstrap samples (sample, layer, head) of estimates from first-order effects of all examples (layer, head,
+    example) and exact ones of some: of their two means, over the same drawn examples.
+    """
+    shape = (REPLICATES, *found.I.shape)
+    fitted, drawn = np.zeros(shape), np.zeros((REPLICATES, 1, 1))
+    rest, drawn_exact = np.zeros(shape), np.zeros(shape)
+    known = np.isfinite(found.residual)
+    residual = np.where(known, found.residual, 0.0)
+    rng = np.random.default_rng(seed)
+    for start in range(0, first.shape[-1], CHUNK):
+        some = slice(start, start + CHUNK)
+        weight = rng.poisson(1.0, (REPLICATES, first[..., some].shape[-1])).astype(np.float64)
+        fitted += np.tensordot(weight, first[..., some], (1, 2)) * found.slope
+        rest += np.tensordot(weight, residual[..., some], (1, 2))
+        drawn_exact += np.tensordot(weight, known[..., some].astype(np.float64), (1, 2))
+        drawn += weight.sum(1)[:, None, None]
+    samples = fitted / np.maximum(drawn, 1) + rest / np.maximum(drawn_exact, 1)
+    centre = found.slope * first.mean(-1) + residual.sum(-1) / known.sum(-1)
+    return samples + (found.I - centre)
+
+
+def p_of_zero(mean: np.ndarray, se: np.ndarray, n: np.ndarray | int) -> np.ndarray:
     """The two-sided p-value of the t-test that a mean of n is zero; 1 where all n are zero."""
     t = np.divide(np.abs(mean), se, out=np.where(mean == 0, 0.0, np.inf), where=se > 0)
-    return 2 * stats.t.sf(t, n - 1)
+    return 2 * stats.t.sf(t, np.maximum(n - 1, 1))
 
 
 def holm(p: np.ndarray, level: float = 1 - LEVEL) -> np.ndarray:

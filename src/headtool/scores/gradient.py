@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,8 +51,7 @@ class Gradient:
     @cached_property
     def groups(self) -> list[Sequence[np.ndarray]]:
         """The batches of each part."""
-        size = -(-len(self.batches) // MOST_PARTS)
-        return [self.batches[start : start + size] for start in range(0, len(self.batches), size)]
+        return grouped(self.batches)
 
     def part(self, group: int) -> str:
         return f"{self.name}-{group:04d}.part"
@@ -63,7 +62,7 @@ class Gradient:
         sums, tokens, n = np.zeros((len(POWERS), g.layers, g.heads)), 0, 0
         for index in self.groups[group]:
             batch = self.examples.batch(index).to(adapter.device)
-            slope = first_order(adapter, batch).astype(np.float64)
+            slope = first_order(adapter, batch)[0].astype(np.float64)
             for each, power in zip(sums, (slope, np.abs(slope), slope**2, slope**4), strict=True):
                 each += power.sum(0)
             tokens, n = tokens + int(batch.mask.sum()), n + len(index)
@@ -101,8 +100,58 @@ def fisher(mean: Mapping[str, np.ndarray]) -> np.ndarray:
     return mean["square"]
 
 
-def first_order(adapter: Adapter, batch: Batch, reference: dict[int, torch.Tensor] | None = None) -> np.ndarray:
-    """What ablation does to each example's loss to first order: (batch, layer, head) float32, in nats.
+def grouped(batches: Sequence[np.ndarray]) -> list[Sequence[np.ndarray]]:
+    """Batches in at most 64 groups, in order."""
+    size = -(-len(batches) // MOST_PARTS)
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
+class FirstOrder:
+    """The first order of ablation of every head on every example, and the losses and rights of the whole model.
+
+    Its parts keep every example; reference says what takes an ablated head's place (see scores.ablation).
+    """
+
+    name = "first-order"
+    phase = "backward"
+
+    def __init__(self, examples: Examples, batches: Sequence[np.ndarray], reference: Callable[[Batch], Any]) -> None:
+        self.examples, self.batches, self.reference = examples, batches, reference
+
+    @cached_property
+    def groups(self) -> list[Sequence[np.ndarray]]:
+        """The batches of each part."""
+        return grouped(self.batches)
+
+    def part(self, group: int) -> str:
+        return f"{self.name}-{group:04d}.part"
+
+    def work(self, adapter: Adapter, group: int, parts: Path) -> dict[str, int]:
+        """Measure one group and write its part. Returns the counts of what was done."""
+        found, bases = [], []
+        for index in self.groups[group]:
+            batch = self.examples.batch(index).to(adapter.device)
+            slopes, base = first_order(adapter, batch, self.reference(batch))
+            found.append(slopes)
+            bases.append(base)
+        index = np.concatenate(self.groups[group])
+        arrays = {"index": index, "first": np.concatenate(found), "base": np.concatenate(bases, 1)}
+        write_part(parts / self.part(group), arrays)
+        return {"backward_examples": len(index)}
+
+    def merge(self, parts: Path) -> tuple[np.ndarray, np.ndarray]:
+        """(first, base): first order (layer, head, example), loss and right (2, example)."""
+        added = [whole_part(parts / self.part(group)) for group in range(len(self.groups))]
+        order = np.argsort(np.concatenate([part["index"] for part in added]))
+        first = np.concatenate([part["first"] for part in added])[order]
+        return first.transpose(1, 2, 0), np.concatenate([part["base"] for part in added], 1)[:, order]
+
+
+def first_order(
+    adapter: Adapter, batch: Batch, reference: dict[int, torch.Tensor] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ablation does to each example's loss to first order: (batch, layer, head) float32, in nats; and each
+    example's loss and right, (2, batch) float32.
 
     dL_b/de of z' = z + e (reference - z) at e = 0, which for a reference of zero is -dL_b/dg, g the head's gate.
     One backward pass of the summed losses: an example's loss depends on its own dials alone.
@@ -113,9 +162,10 @@ def first_order(adapter: Adapter, batch: Batch, reference: dict[int, torch.Tenso
             torch.zeros(len(batch.ids), g.heads, device=batch.ids.device, requires_grad=True) for _ in range(g.layers)
         ]
         with hooks.dialled(adapter, dials, reference):
-            loss, _ = losses(adapter, batch, adapter.forward(batch))
+            loss, right = losses(adapter, batch, adapter.forward(batch))
         slopes = torch.autograd.grad(loss.sum(), dials)
-    return torch.stack(slopes, 1).float().cpu().numpy()
+    base = torch.stack([loss.detach(), right]).float().cpu().numpy()
+    return torch.stack([slope.to(dials[0].device) for slope in slopes], 1).float().cpu().numpy(), base
 
 
 def _se(variance: np.ndarray, n: int) -> np.ndarray | None:

@@ -16,41 +16,51 @@ from headtool.models.losses import losses as task_losses
 from headtool.models.open import open_model
 from headtool.record.run import Run
 from headtool.scores.ablation import Ablation, Losses, ablation, agree
-from headtool.scores.certainty import Certainty, certainty
+from headtool.scores.certainty import Certainty, bootstrap_estimates, certainty, judged
 from headtool.scores.gradient import Gradients
+from headtool.scores.rounds import Sampled
 from headtool.scores.update import Update
 
 VERIFIED = 4  # examples that are ablated again the naive way
 
 
-def columns(losses: Losses, top_k: int, seed: int) -> tuple[dict[str, list[Any]], Certainty]:
+def columns(found: Losses | Sampled, top_k: int, seed: int) -> tuple[dict[str, list[Any]], Certainty]:
     """The columns of the table importance, heads in order; and how sure they are."""
-    sure = certainty(ablation(losses), top_k, seed)
+    if isinstance(found, Sampled):
+        losses, of = found.losses, found.estimate
+        sure = judged(of.I, of.se, of.n, bootstrap_estimates(of, found.first, seed), top_k)
+        low, high, exact = of.low, of.high, of.n
+    else:
+        losses, sure = found, certainty(ablation(found), top_k, seed)
+        low, high, exact = sure.mean, sure.mean, np.full(sure.mean.shape, found.base.size)
     base, n = float(losses.base.astype(np.float64).mean()), losses.base.size
     right = float(losses.base_right.astype(np.float64).mean())
     nothing = np.full(sure.mean.shape, None)
-    found = {
+    made = {
         "I": sure.mean, "I_se": nothing if sure.se is None else sure.se, "I_low": sure.low, "I_high": sure.high,
-        "I_data_low": sure.mean, "I_data_high": sure.mean, "p": nothing if sure.p is None else sure.p,
+        "I_data_low": low, "I_data_high": high, "p": nothing if sure.p is None else sure.p,
         "differs": nothing if sure.differs is None else sure.differs, "rank": sure.rank, "rank_low": sure.rank_low,
         "rank_high": sure.rank_high, "top_k_share": sure.top_k_share, "loss_base": np.full(sure.mean.shape, base),
         "loss_ablate": base + sure.mean, "accuracy_base": np.full(sure.mean.shape, right),
-        "accuracy_ablate": losses.right.astype(np.float64).mean(-1), "n": np.full(sure.mean.shape, n),
-        "n_exact": np.full(sure.mean.shape, n),
+        "accuracy_ablate": np.nanmean(losses.right.astype(np.float64), -1), "n": np.full(sure.mean.shape, n),
+        "n_exact": exact,
     }  # fmt: skip
-    return {name: values.ravel().tolist() for name, values in found.items()}, sure
+    return {name: values.ravel().tolist() for name, values in made.items()}, sure
 
 
-def example_columns(losses: Losses, rows: list[int]) -> dict[str, np.ndarray]:
-    """The columns of the table losses: all heads' losses of every example, and those with all heads (-1, -1)."""
+def example_columns(found: Losses | Sampled, rows: list[int]) -> dict[str, np.ndarray]:
+    """The columns of the table losses: every example's without each head, where measured, and with all heads (-1, -1)."""
+    losses = found.losses if isinstance(found, Sampled) else found
     layers, heads, n = losses.loss.shape
     layer, head = (np.repeat(np.append(-1, axis.ravel()), n) for axis in np.mgrid[:layers, :heads])
-    return {
+    made = {
         "layer": layer.astype(np.int32), "head": head.astype(np.int32),
         "example": np.tile(np.asarray(rows), layers * heads + 1),
         "loss": np.concatenate([losses.base, losses.loss.ravel()]),
         "right": np.concatenate([losses.base_right, losses.right.ravel()]),
     }  # fmt: skip
+    measured = np.isfinite(made["loss"])
+    return {name: values[measured] for name, values in made.items()}
 
 
 def gradient_columns(found: Gradients) -> dict[str, list[Any]]:
@@ -66,7 +76,7 @@ def update_columns(found: Update) -> dict[str, list[float]]:
     return {name: getattr(found, name).ravel().tolist() for name in ("U", "Urel", "Uq", "Uk", "Uv", "Uo")}
 
 
-def verify(run: Run, adapter: Adapter, swept: Ablation, losses: Losses, ask: SimpleNamespace) -> None:
+def verify(run: Run, adapter: Adapter, swept: Ablation, found: Losses | Sampled, ask: SimpleNamespace) -> None:
     """Ablate some random heads again, the naive way, on a few examples padded together, and compare.
 
     In half precision a model opened anew in float32 does it, and what it finds is the error of I, stated and kept.
@@ -78,7 +88,9 @@ def verify(run: Run, adapter: Adapter, swept: Ablation, losses: Losses, ask: Sim
         return
     g, rng = adapter.geometry, np.random.default_rng(ask.seed)
     heads = rng.choice(g.layers * g.heads, min(ask.verify, g.layers * g.heads), replace=False)
-    index = np.sort(rng.choice(len(swept.examples), min(VERIFIED, len(swept.examples)), replace=False))
+    losses = found.losses if isinstance(found, Sampled) else found
+    swept_everywhere = np.flatnonzero(np.isfinite(losses.loss).all((0, 1)))
+    index = np.sort(rng.choice(swept_everywhere, min(VERIFIED, len(swept_everywhere)), replace=False))
     half = adapter.dtype in (torch.bfloat16, torch.float16)
     judge = _in_full(adapter.located, adapter, ask) if half else adapter
     again = Ablation(judge, swept.examples, swept.mode, swept.rows, swept.seed) if half else swept

@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from headtool import options as opt
 from headtool.errors import HeadtoolError
 from headtool.models.batches import Examples
 from headtool.scores import combined, measure
 from headtool.scores.ablation import Ablation, rows_of
-from headtool.scores.gradient import Gradient
+from headtool.scores.gradient import FirstOrder, Gradient
 from headtool.tasks import load
 from headtool.tasks.example import Markers
 from headtool.tasks.targets import TOLD, Targets, loss_of
@@ -50,11 +52,8 @@ class Plan:
 
     passes: list[Pass] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def swept(self) -> Ablation:
-        """The pass of the ablation sweep."""
-        return next(each for each in self.passes if isinstance(each, Ablation))
+    swept: Ablation | None = None  # the ablation sweep: one of the passes, or with first made in rounds after them
+    first: FirstOrder | None = None
 
 
 def needs(names: Sequence[str]) -> dict[str, str]:
@@ -110,9 +109,14 @@ def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen 
         examples = _with_targets(run, adapter, chosen, ask, plan.facts)
         if "ablation" in by_need.values():
             budget = rows_of(adapter, opt.memory(ask.memory), int(examples.lengths.max()))
-            plan.passes.append(Ablation(adapter, examples, ask.ablate, budget, ask.seed))
+            plan.swept = Ablation(adapter, examples, ask.ablate, budget, ask.seed)
+            if ask.ablate_error is None and ask.ablate_budget is None:
+                plan.passes.append(plan.swept)
+            else:
+                plan.first = FirstOrder(examples, _backward(adapter, examples, size), plan.swept.reference)
+                plan.passes.append(plan.first)
         if "gradient" in by_need.values():
-            plan.passes.append(Gradient(examples, examples.plan(size, measure.tokens_a_batch(adapter) // 2)))
+            plan.passes.append(Gradient(examples, _backward(adapter, examples, size)))
     if not plan.passes and "weights" not in by_need.values():
         hint = "name others with --scores, or the span with --question-marker"
         raise HeadtoolError("no score is left to measure", hint=hint)
@@ -144,6 +148,11 @@ def _forward(
     }  # fmt: skip
     batches = examples.plan(size, measure.tokens_a_batch(adapter))
     return measure.Pass("data", examples, batches, tuple(names), query, ask.exclude_bos, ask.seed)
+
+
+def _backward(adapter: Adapter, examples: Examples, size: int | None) -> list[np.ndarray]:
+    """The batches of a backward pass, which holds what every layer computed."""
+    return examples.plan(size, measure.tokens_a_batch(adapter) // 2)
 
 
 def _with_targets(

@@ -1,0 +1,81 @@
+"""The rounds of a sweep that ends when enough is known: more examples, fewer heads, until the intervals are narrow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from headtool.errors import FAILED, HeadtoolError
+from headtool.models.adapter import Adapter
+from headtool.record.files import read_part, whole_part
+from headtool.record.run import Run
+from headtool.scores.ablation import Ablation, Losses
+from headtool.scores.adaptive import Estimate, estimate, rounds, undecided
+from headtool.scores.gradient import FirstOrder
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the rounds came to: the losses that were measured, all first-order effects, and the estimates."""
+
+    losses: Losses
+    first: np.ndarray
+    estimate: Estimate
+
+
+def sampled(
+    run: Run, adapter: Adapter, whole: Ablation, first_pass: FirstOrder, parts: Path, ask: SimpleNamespace
+) -> Sampled:
+    """Ablate on growing samples until every head's 95% interval of what all examples would give has a half width of
+    --ablate-error at most (or, with --ablate-until top-k, its place inside or outside the top k is clear), or the
+    seconds of --ablate-budget are used up.
+
+    Every process does its share of a round and waits for the others': what is decided depends on the parts alone.
+    """
+    names = [first_pass.part(group) for group in range(len(first_pass.groups))]
+    run.every_part(parts, names, wait=True)
+    first, base = first_pass.merge(parts)
+    if not (np.isfinite(first).all() and np.isfinite(base).all()):
+        raise HeadtoolError("some losses or gradients are not finite", hint="--dtype fp32 or bf16", code=FAILED)
+    total, active = len(whole.examples), np.ones(first.shape[:2], bool)
+    found = np.full((2, *first.shape), np.nan, np.float32)
+    order = np.random.default_rng(ask.seed).permutation(total)
+    error = 0.0 if ask.ablate_error is None else ask.ablate_error
+    top_k = ask.top_k if ask.ablate_until == "top-k" else None
+    seconds, done = 0.0, 0
+    for number, size in enumerate(rounds(total)):
+        share = whole.of(f"{whole.name}-round-{number:02d}", order[done:size], active)
+        if done and ask.ablate_budget is not None:
+            next_round = seconds * int(active.sum()) * (size - done) / np.isfinite(found[0]).sum()
+            if seconds + next_round > ask.ablate_budget:
+                break
+        _work(run, adapter, share, parts, f"round {number + 1}")
+        part = share.merge(parts)
+        for have, new in ((found[0], part.loss), (found[1], part.right)):
+            known = np.isfinite(new)
+            have[known] = new[known]
+        taken = [whole_part(parts / share.part(group))["seconds"] for group in range(len(share.groups))]
+        seconds, done = seconds + float(sum(taken)) / run.share.count, size
+        estimated = estimate(first, found[0] - base[0].astype(np.float64), order)
+        active &= undecided(estimated, error, top_k)
+        widest = float(((estimated.high - estimated.low) / 2).max())
+        run.console.note(
+            f"round {number + 1}: {size} of {total} examples, widest interval +-{widest:.2g}, "
+            f"{int(active.sum())} of {active.size} heads are undecided"
+        )
+        if not active.any():
+            break
+    return Sampled(Losses(base[0], base[1], found[0], found[1]), first, estimated)
+
+
+def _work(run: Run, adapter: Adapter, share: Ablation, parts: Path, told: str) -> None:
+    own = [group for group in range(len(share.groups)) if run.share.owns(group)]
+    left = [group for group in own if read_part(parts / share.part(group)) is None]
+    with run.console.progress(told, len(own), len(own) - len(left)) as advance, run.clock.phase(share.phase):
+        for group in left:
+            run.clock.count(**share.work(adapter, group, parts))
+            advance(1)
+    run.every_part(parts, [share.part(group) for group in range(len(share.groups))], wait=True)
