@@ -141,7 +141,7 @@ def test_update_from_two_folders(moved, tmp_path):
     ("args", "words"),
     [
         (["--scores", "update"], "update needs the checkpoint"),
-        (["--scores", "update", "--init", "demo"], "no matrix|weights are"),
+        (["--scores", "update", "--init", "demo"], "another tokenizer"),
         (["--scores", "update", "--init", "nowhere/at/all"], "no such model folder"),
         (["--scores", "ablation", "--ablate", "noise"], "noise"),
         (["--scores", "ablation", "--memory", "lots"], "neither 'auto' nor a size"),
@@ -175,7 +175,7 @@ def test_a_sampled_sweep_knows_what_it_does_not_know(tmp_path, capsys):
     assert ((some["I_data_high"] - some["I_data_low"]) / 2 <= 0.02 + 1e-9).all()
     held = (some["I_data_low"] - 1e-6 <= every["I"]) & (every["I"] <= some["I_data_high"] + 1e-6)
     assert held.sum() >= 13
-    assert some["n_exact"].sum() < 0.8 * every["n_exact"].sum()
+    assert some["n_exact"].sum() < every["n_exact"].sum()
     assert (some["n"] == 256).all()
     np.testing.assert_allclose(some["loss_base"], every["loss_base"], atol=1e-5)
     losses = table(tmp_path / "some", "losses")
@@ -204,3 +204,23 @@ def test_a_budget_ends_the_rounds(tmp_path, capsys):
     )  # fmt: skip
     assert said.code == 0
     assert set(table(tmp_path / "run", "importance")["n_exact"]) == {64}
+
+
+def test_a_loss_that_is_no_number_is_an_error(tmp_path, capsys):
+    folder = tmp_path / "broken"
+    shutil.copytree(locate("demo-encoder").folder, folder)
+    state = load_file(folder / "model.safetensors")
+    state["classifier.bias"][:] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    for scores in ("ablation", "gradient"):
+        said = call(capsys, "score", folder, "--scores", scores, "--limit", "8", "--out", tmp_path / scores)
+        assert said.code == 1
+        assert "finite" in said.error
+
+
+def test_the_plan_of_a_sweep(tmp_path, capsys):
+    args = ("score", "demo-encoder", "--scores", "ablation,gradient", "--out", tmp_path / "run", "--dry-run")
+    said = call(capsys, *args)
+    assert said.code == 0
+    assert "parts" in said.out
+    assert not (tmp_path / "run").exists()

@@ -200,7 +200,7 @@ def command(
 def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespace) -> Path:
     """Open, read, measure what is missing, and, where that completes the set, merge and write."""
     from headtool.models import layout
-    from headtool.models.open import open_model
+    from headtool.models.open import open_model, same_tokens
     from headtool.record.files import read_part
     from headtool.scores import importance, outcome, passes, rounds
 
@@ -213,6 +213,8 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
             weights=not ask.dry_run, classes=classes, seed=ask.seed,
         )  # fmt: skip
+    if ask.before is not None:
+        same_tokens(adapter, ask.before)
     if adapter.drawn:
         console.warn(
             f"the checkpoint has no classifier: one of {classes} classes is drawn at random (seed {ask.seed}), so its "
@@ -236,6 +238,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         "dtype": str(adapter.dtype),
         "batches": [[len(b) for b in p.batches] for p in plan.passes],
         "parts": [len(p.groups) for p in plan.passes],
+        "rows": plan.swept.rows if plan.swept is not None else None,
     }
     if ask.dry_run:
         return _show_plan(run, adapter, plan.passes, len(units), decisive)

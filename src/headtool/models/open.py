@@ -93,6 +93,17 @@ def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any
     return model
 
 
+def same_tokens(adapter: Adapter, before: Located) -> None:
+    """Raise HeadtoolError where the checkpoint that a model was made from has other tokens than the model."""
+    with quiet_libraries(), explained(f"{before.folder}: there is no tokenizer that can be read"):
+        theirs = transformers.AutoTokenizer.from_pretrained(before.folder)
+    if theirs.get_vocab() != adapter.tokenizer.get_vocab():
+        raise HeadtoolError(
+            f"{before.folder} has another tokenizer than {adapter.located.folder}",
+            hint="--init takes the checkpoint that the model was fine-tuned from",
+        )
+
+
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
     """Whatever transformers raises inside is the file's fault, unless the table of errors knows better."""

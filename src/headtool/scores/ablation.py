@@ -114,6 +114,7 @@ class Ablation:
                     some = wanted[start : start + stacked]
                     found[:, i, some, at] = _numbers(*recorded.without(layer, some.tolist()))
             done = at.stop
+        _finite(base, found[:, self.active[layers]])
         ends = np.array([layers.start, layers.stop])
         arrays = {"index": index, "layers": ends, "found": found, "base": base}
         write_part(parts / self.part(group), arrays | {"seconds": np.array(time.perf_counter() - started)})
@@ -148,6 +149,7 @@ class Ablation:
             reference, g = self.reference(batch), adapter.geometry
             recorded = sweep.Sweep(adapter, batch, reference, reads(batch, self.pooling))
             clean, _ = losses(adapter, batch, adapter.forward(batch))
+            _finite(_numbers(clean), _numbers(clean))
             for gate in (1.0, 0.0):
                 with hooks.gated(adapter, {layer: torch.full((g.heads,), gate) for layer in range(g.layers)}):
                     gated, _ = losses(adapter, batch, adapter.forward(batch))
@@ -206,6 +208,13 @@ class Ablation:
     def _shortest(self) -> Batch:
         shortest = np.argsort(self.examples.lengths, kind="stable")[:1]
         return self.examples.batch(shortest).to(self.adapter.device)
+
+
+def _finite(base: np.ndarray, found: np.ndarray) -> None:
+    """Raise HeadtoolError (exit 1) where a loss is infinite or no number."""
+    for what, values in (("the loss", base), ("the loss without a head", found)):
+        if not np.isfinite(values).all():
+            raise HeadtoolError(f"{what} is not finite", hint="--dtype fp32 or bf16", code=FAILED)
 
 
 class Plain:

@@ -19,6 +19,7 @@ LEVEL = 0.95
 FIRST = 64  # examples of the first round
 GROWTH = 1.5  # of the sample, from round to round
 FOLDS = 4
+COCHRAN = 25  # examples times the squared skewness, from which a mean is about normal (Cochran 1977, section 2.15)
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Estimate:
 
     data_se is the standard error of I as an estimate of what the exhaustive sweep of these examples gives, se as one of
     what new examples give; low and high bound the former at 95%. slope is b, residual y - b a (layer, head, example),
-    null (NaN) where the head was not ablated.
+    null (NaN) where the head was not ablated. enough is how many examples a normal interval asks for.
     """
 
     I: np.ndarray  # noqa: E741 - its name
@@ -38,6 +39,7 @@ class Estimate:
     n: np.ndarray
     slope: np.ndarray
     residual: np.ndarray
+    enough: np.ndarray
 
 
 def rounds(total: int) -> list[int]:
@@ -72,8 +74,7 @@ def estimate(first: np.ndarray, exact: np.ndarray, order: np.ndarray) -> Estimat
     r = np.where(known, residual, 0.0)
     mean_r = r.sum(-1) / n
     squares = np.where(known, (residual - mean_r[..., None]) ** 2, 0.0)
-    # The largest counts twice: a sample misses the tail as often as not, and one that does must not end the search.
-    variance_r = (squares.sum(-1) + squares.max(-1)) / np.maximum(n - 1, 1)
+    variance_r = squares.sum(-1) / np.maximum(n - 1, 1)
     data_variance = (1 - share) * variance_r / n
     fitted = slope[..., None] * a
     middle = fitted.mean(-1, keepdims=True)
@@ -82,7 +83,17 @@ def estimate(first: np.ndarray, exact: np.ndarray, order: np.ndarray) -> Estimat
     data_se, se = np.sqrt(data_variance), np.sqrt(data_variance + variance_y / total)
     half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(n - 1, 1)) * data_se
     back = np.argsort(order)
-    return Estimate(estimates, data_se, se, estimates - half, estimates + half, n, slope, residual[..., back])
+    skewness = np.maximum(np.abs(_skewness(a, np.ones_like(known))), np.abs(_skewness(r, known)))
+    enough = np.minimum(COCHRAN * skewness**2, total)
+    return Estimate(estimates, data_se, se, estimates - half, estimates + half, n, slope, residual[..., back], enough)
+
+
+def _skewness(values: np.ndarray, on: np.ndarray) -> np.ndarray:
+    """The skewness of the marked values along the last axis; 0 where they do not vary."""
+    n = np.maximum(on.sum(-1), 1)
+    from_mean = np.where(on, values - (np.where(on, values, 0).sum(-1) / n)[..., None], 0.0)
+    second, third = (from_mean**2).sum(-1) / n, (from_mean**3).sum(-1) / n
+    return np.divide(third, second**1.5, out=np.zeros_like(third), where=second > 0)
 
 
 def _slope(a: np.ndarray, y: np.ndarray, on: np.ndarray) -> np.ndarray:
@@ -97,8 +108,10 @@ def _slope(a: np.ndarray, y: np.ndarray, on: np.ndarray) -> np.ndarray:
 def undecided(found: Estimate, error: float, top_k: int | None) -> np.ndarray:
     """Which heads (layer, head) bool need more examples: the interval's half width is above the error, and, where it is
     the top k that is asked for, the interval does not lie on one side of the border between it and the rest.
+
+    Effects with a long tail, of which a sample may hold nothing, need more examples before their interval is believed.
     """
-    wide = (found.high - found.low) / 2 > error
+    wide = ((found.high - found.low) / 2 > error) | (found.n < found.enough)
     if top_k is None or top_k >= found.I.size:
         return wide
     falling = np.sort(found.I, axis=None)[::-1]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from headtool.errors import FAILED, HeadtoolError
 from headtool.models import hooks
 from headtool.models.batches import Batch, Examples
 from headtool.models.losses import losses
@@ -65,6 +66,8 @@ class Gradient:
             slope = first_order(adapter, batch)[0].astype(np.float64)
             for each, power in zip(sums, (slope, np.abs(slope), slope**2, slope**4), strict=True):
                 each += power.sum(0)
+            if not np.isfinite(sums).all():
+                raise HeadtoolError("the gradient of the loss is not finite", hint="--dtype fp32 or bf16", code=FAILED)
             tokens, n = tokens + int(batch.mask.sum()), n + len(index)
         write_part(parts / self.part(group), {"sums": sums, "n": np.array(n)})
         return {"backward_examples": n, "backward_tokens": tokens}
