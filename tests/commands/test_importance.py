@@ -147,9 +147,9 @@ def test_update_from_two_folders(moved, tmp_path):
         (["--scores", "ablation", "--memory", "lots"], "neither 'auto' nor a size"),
         (["--scores", "ablation", "--verify", "-1"], "--verify"),
         (["--scores", "ablation", "--ablate", "resample", "--limit", "1"], "second example"),
-        (["--scores", "ablation", "--data", "{far}"], "label 7 is out of range"),
+        (["--scores", "ablation", "--data", "{far}"], "label 7 is none of the 3 classes"),
         (["--scores", "gradient", "--data", "{none}"], "has no label"),
-        (["--scores", "gradient", "--data", "{odd}"], "no class of the model"),
+        (["--scores", "gradient", "--data", "{odd}"], "none of the 3 classes"),
     ],
 )
 def test_what_cannot_be_asked(args, words, tmp_path, capsys):

@@ -200,7 +200,7 @@ def command(
 def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespace) -> Path:
     """Open, read, measure what is missing, and, where that completes the set, merge and write."""
     from headtool.models import layout
-    from headtool.models.open import open_model, same_tokens
+    from headtool.models.open import kind_of, open_model, same_tokens
     from headtool.record.files import read_part
     from headtool.scores import importance, outcome, passes, rounds
 
@@ -208,7 +208,8 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     with run.clock.phase("data"):
         chosen = passes.choose(run, names, layout.find(located.model_type, ask.family).causal, ask)
     with run.clock.phase("open"):
-        classes = passes.classes(chosen) if set(by_need.values()) & set(passes.LOSSES) else None
+        headless = kind_of(located) == "headless" and set(by_need.values()) & set(passes.LOSSES)
+        classes = passes.classes(chosen) if headless else None
         adapter = open_model(
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
             weights=not ask.dry_run, classes=classes, seed=ask.seed,

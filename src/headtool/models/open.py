@@ -49,7 +49,7 @@ def open_model(
         checkpoint.header(file)
     torch.set_num_threads(threads or free_cores())
     where = pick_device(device)
-    kind = _kind(located)
+    kind = kind_of(located)
     drawn = kind == "headless" and classes is not None
     if drawn:
         kind = "classifier"
@@ -119,7 +119,7 @@ def explained(what: str) -> Iterator[None]:
         raise HeadtoolError(what, hint=reason.strip()[:300]) from error
 
 
-def _kind(located: Located) -> Kind:
+def kind_of(located: Located) -> Kind:
     """What task head the checkpoint was saved with."""
     names = " ".join(located.config.get("architectures") or [])
     if "ForSequenceClassification" in names:

@@ -16,7 +16,7 @@ from headtool.models.batches import Examples
 from headtool.scores import combined, measure
 from headtool.scores.ablation import Ablation, rows_of
 from headtool.scores.gradient import FirstOrder, Gradient
-from headtool.tasks import load
+from headtool.tasks import labels, load
 from headtool.tasks.example import Markers
 from headtool.tasks.targets import TOLD, Targets, loss_of
 
@@ -79,14 +79,11 @@ def choose(run: Run, names: Sequence[str], causal: bool, ask: SimpleNamespace) -
 
 
 def classes(chosen: load.Chosen | None) -> int | None:
-    """How many classes the rows' labels name by number, for a model without a classifier; None where they do not."""
-    largest = 0
-    for example in chosen.examples() if chosen is not None else ():
-        label = str(example.label)
-        if not label.isdecimal():
-            return None
-        largest = max(largest, int(label))
-    return max(2, largest + 1) if chosen is not None else None
+    """How many classes the rows' labels name by number, for a model without a head; None where they name none."""
+    if chosen is None or all(example.label is None for example in chosen.examples()):
+        return None
+    found = labels.read(chosen)
+    return max(2, 1 + max(int(value) for value in found.first)) if found.numbered else None
 
 
 def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen | None, ask: SimpleNamespace) -> Plan:
@@ -161,9 +158,11 @@ def _with_targets(
     """The examples with what their loss expects."""
     answered = next((example.answer is not None for example in chosen.examples()), False)
     loss = loss_of(adapter.kind, answered)
-    targets = Targets(
-        chosen.examples(), adapter.tokenizer, facts["max_length"], loss, seed=ask.seed, config=adapter.model.config
-    )
+    classes = None
+    if loss == "label":
+        names = [str(name) for _, name in sorted(adapter.model.config.id2label.items())]
+        classes = labels.numbers(labels.read(chosen), names)
+    targets = Targets(chosen.examples(), adapter.tokenizer, facts["max_length"], loss, seed=ask.seed, classes=classes)
     examples = Examples(targets, pad=adapter.pad, types=adapter.has_types)
     run.console.note(f"the loss is {TOLD[loss]}")
     if targets.left_out:

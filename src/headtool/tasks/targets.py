@@ -39,26 +39,33 @@ def loss_of(kind: str, answered: bool) -> Loss:
 class Targets:
     """Encodings with their targets, one at a time, and the examples that have any.
 
-    used holds the places of those examples among the ones given, once all have been drawn.
+    classes (example,) are the targets of the loss "label". used holds the places of those examples among the ones given,
+    once all have been drawn.
     """
 
     def __init__(
-        self, examples: Iterable[Example], tokenizer: Any, max_length: int, loss: Loss, *, seed: int, config: Any
+        self,
+        examples: Iterable[Example],
+        tokenizer: Any,
+        max_length: int,
+        loss: Loss,
+        *,
+        seed: int,
+        classes: np.ndarray | None = None,
     ) -> None:
         self.examples, self.tokenizer, self.max_length = examples, tokenizer, max_length
-        self.loss, self.seed, self.config = loss, seed, config
+        self.loss, self.seed, self.classes = loss, seed, classes
         self.used: list[int] = []
         self.left_out = 0  # too short to predict a token of
 
     def __iter__(self) -> Iterator[Encoding]:
-        """Raises HeadtoolError for a label or an answer that is missing, or that the model does not have."""
+        """Raises HeadtoolError for an answer that is missing, and for a tokenizer without a mask token that needs one."""
         special = set(self.tokenizer.all_special_ids)
         if self.loss == "masked" and self.tokenizer.mask_token_id is None:
             raise HeadtoolError("the tokenizer has no mask token", hint="a masked model's loss needs one")
-        classes: list[int] = []
-        for place, encoding in enumerate(load.encode(self._prepared(classes), self.tokenizer, self.max_length)):
-            if self.loss == "label":
-                made: Encoding | None = dataclasses.replace(encoding, targets=classes[place])
+        for place, encoding in enumerate(load.encode(self._prepared(), self.tokenizer, self.max_length)):
+            if self.classes is not None:
+                made: Encoding | None = dataclasses.replace(encoding, targets=int(self.classes[place]))
             elif self.loss == "masked":
                 made = _masked(encoding, self.tokenizer.mask_token_id, special, self.seed, place)
             else:
@@ -69,12 +76,9 @@ class Targets:
             self.used.append(place)
             yield made
 
-    def _prepared(self, classes: list[int]) -> Iterator[Example]:
+    def _prepared(self) -> Iterator[Example]:
         for place, example in enumerate(self.examples):
-            if self.loss == "label":
-                classes.append(class_of(example.label, self.config, place))
-                yield example
-            elif self.loss == "answer":
+            if self.loss == "answer":
                 if example.answer is None:
                     raise HeadtoolError(
                         f"example {place} has no answer", hint="the loss of these rows is their answer's"
@@ -85,35 +89,6 @@ class Targets:
                 yield Example(whole, span=(start, len(whole)), label=example.label, cut="left")
             else:
                 yield example
-
-
-def class_of(label: Any, config: Any, place: int) -> int:
-    """The class that a row's label means to a model: a number, or a name that its configuration has.
-
-    Raises HeadtoolError where it is missing, or means none of the model's classes.
-    """
-    if label is None or label == "":
-        raise HeadtoolError(
-            f"example {place} has no label", hint="the loss of a classifier needs one; see --field label="
-        )
-    named = {str(name): number for name, number in (config.label2id or {}).items()}
-    if isinstance(label, str) and label in named:
-        number = named[label]
-    else:
-        try:
-            number = int(label)
-            if number != float(label):
-                raise ValueError
-        except (TypeError, ValueError) as error:
-            raise HeadtoolError(
-                f"example {place}: the label '{label}' is no class of the model", hint=f"it has {', '.join(named)}"
-            ) from error
-    if not 0 <= number < config.num_labels:
-        raise HeadtoolError(
-            f"example {place}: label {number} is out of range: the model has {config.num_labels} classes",
-            hint=f"its labels are 0 to {config.num_labels - 1}",
-        )
-    return number
 
 
 def _next_tokens(encoding: Encoding, *, only_span: bool) -> Encoding | None:
