@@ -189,6 +189,8 @@ def test_a_sampled_sweep_knows_what_it_does_not_know(tmp_path, capsys):
         (["--ablate-error", "nan"], "not a number above 0"),
         (["--ablate-budget", "-3"], "not a number above 0"),
         (["--ablate-error", "0.1", "--shard", "1/2"], "must run at the same time"),
+        (["--ablate-error", "0.1", "--scores", "out"], "are about ablation"),
+        (["--ablate-until", "top-k"], "needs --ablate-error"),
     ],
 )
 def test_what_a_sampled_sweep_cannot_do(args, words, tmp_path, capsys):
@@ -224,3 +226,52 @@ def test_the_plan_of_a_sweep(tmp_path, capsys):
     assert said.code == 0
     assert "parts" in said.out
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_sample_together_and_a_killed_sample_goes_on(tmp_path):
+    """Two ranks decide alike after each round, and so does a run that was killed between rounds."""
+    ask = [
+        "score",
+        "demo-encoder",
+        "--scores",
+        "ablation",
+        "--ablate-error",
+        "0.03",
+        "--subset",
+        "150",
+        "--threads",
+        "1",
+    ]
+    command = [sys.executable, "-m", "headtool", *ask, "-q", "--out"]
+    alone = headtool.score(
+        "demo-encoder",
+        scores="ablation",
+        ablate_error=0.03,
+        subset="150",
+        threads=1,
+        quiet=True,
+        out=tmp_path / "alone",
+    )
+    ranks = [
+        subprocess.Popen(
+            [*command, "two"],
+            cwd=tmp_path,
+            env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE,
+        )
+        for r in (0, 1)
+    ]
+    assert [rank.communicate()[0] for rank in ranks] == [b"two\n", b""]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    for _ in range(3000):
+        if list((tmp_path / "killed").glob("parts/*/ablation-round-00-*.part")) or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    again = spawn(*ask, "--out", "killed", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for name in ("importance", "losses"):
+        for other in ("two", "killed"):
+            assert_frame_equal(table(tmp_path / other, name), table(alone, name), check_exact=True)

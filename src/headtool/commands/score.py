@@ -171,6 +171,12 @@ def command(
         if limit_of is not None and share.count > 1 and not share.launched:
             hint = "torchrun starts processes that do"
             raise HeadtoolError(f"{flag} decides after each round, so all shares must run at the same time", hint=hint)
+    sampled = ablate_error is not None or ablate_budget is not None
+    if sampled and "ablation" not in names:
+        raise HeadtoolError("--ablate-error and --ablate-budget are about ablation", hint="--scores ablation")
+    if ablate_until != "error" and not sampled:
+        hint = "for example --ablate-error 0.01"
+        raise HeadtoolError(f"--ablate-until {ablate_until} needs --ablate-error or --ablate-budget", hint=hint)
     if "update" in names and init is None:
         raise HeadtoolError("update needs the checkpoint before fine-tuning", hint="give it with --init")
     load.check(data, task, field or ())
