@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json as jsonlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,11 @@ class Console:
     @property
     def talks(self) -> bool:
         return not (self.quiet or self.json or self.silent)
+
+    @property
+    def width(self) -> int:
+        """Columns on stderr: those of the terminal, or 100."""
+        return shutil.get_terminal_size((100, 24)).columns if sys.stderr.isatty() else 100
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
@@ -61,8 +67,7 @@ class Console:
             return
         from rich.console import Console as Rich
 
-        width = None if sys.stderr.isatty() else 100
-        Rich(file=sys.stderr, width=width, highlight=False).print(*renderables)
+        Rich(file=sys.stderr, width=self.width, highlight=False).print(*renderables)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:

@@ -132,6 +132,14 @@ def number_or(word: str, text: str | int, what: str) -> int | None:
     return int(text)
 
 
+TOP = 20  # heads that count as the top, where nobody says how many
+
+
+def top(given: int | None, heads: int) -> int:
+    """How many heads count as the top: as given, or 20, or of a model with fewer than 21 heads a quarter."""
+    return given or (TOP if heads > TOP else max(1, heads // 4))
+
+
 def memory(text: str) -> int | None:
     """A size in bytes from words like 800MB or 2GB (powers of 1000), or None for auto."""
     if text == "auto":
@@ -168,7 +176,13 @@ Dtype = Annotated[
     flag("--dtype", help="auto: fp32 on a CPU; bf16, else fp16, else fp32 on a GPU.", group=GROUP_MODEL),
 ]
 Threads = Annotated[
-    int, flag("--threads", min=0, help="CPU threads; 0: the cores that this process may use.", group=GROUP_MODEL)
+    int,
+    flag(
+        "--threads",
+        min=0,
+        help="CPU threads; 0: the cores that this process may use, one for a tiny model.",
+        group=GROUP_MODEL,
+    ),
 ]
 
 Data = Annotated[
@@ -213,6 +227,12 @@ BatchSize = Annotated[str, flag("--batch-size", metavar="N|auto", help="Sequence
 MaxLength = Annotated[int, flag("--max-length", min=2, help="Tokens a sequence, at most.", group=GROUP_DATA)]
 Seed = Annotated[int, flag("--seed", min=0, max=SEEDS, help="Seed of everything random.", group=GROUP_DATA)]
 
+TopK = Annotated[
+    int | None,
+    flag(
+        "--top-k", min=1, help="Heads that count as the top; default 20, of a small model a quarter.", group=GROUP_DATA
+    ),
+]
 Out = Annotated[
     Path | None,
     flag("--out", metavar="DIR", help="The run directory; default runs/COMMAND-MODEL-HASH.", group=GROUP_RUN),

@@ -41,7 +41,6 @@ Compare = Annotated[
         group=GROUP,
     ),
 ]
-TopK = Annotated[int, opt.flag("--top-k", min=1, help="Heads that count as the top in overlaps.", group=GROUP)]
 High = Annotated[float, opt.flag("--p-high", help="Percentile from which a value is large.", group=GROUP)]
 Low = Annotated[float, opt.flag("--p-low", help="Percentile up to which a value is small.", group=GROUP)]
 Html = Annotated[bool, opt.flag("--html/--no-html", help="Write report.html.", group=GROUP)]
@@ -53,7 +52,7 @@ Seed = Annotated[
 def command(
     runs: Runs = None,
     compare: Compare = None,
-    top_k: TopK = 20,
+    top_k: opt.TopK = None,
     p_high: High = 90.0,
     p_low: Low = 30.0,
     html: Html = True,
@@ -87,9 +86,10 @@ def command(
 
     everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
     first = everything[0]
-    if top_k > first.layers * first.heads:
+    top = opt.top(top_k, first.layers * first.heads)
+    if top > first.layers * first.heads:
         raise HeadtoolError(
-            f"--top-k {top_k}: the model has {first.layers * first.heads} heads",
+            f"--top-k {top}: the model has {first.layers * first.heads} heads",
             hint=f"for example --top-k {max(1, first.layers * first.heads // 5)}",
         )
     if out is not None and Path(out).resolve() in {source.path.resolve() for source in everything}:
@@ -112,7 +112,8 @@ def command(
         if run.done:
             console.note("done already; --force does it again")
             return run.announce()
-        return _run(run, groups, SimpleNamespace(**arguments))
+        run.manifest["top_k"] = top
+        return _run(run, groups, SimpleNamespace(**arguments | {"top_k": top}))
 
 
 def _run(run: Run, groups: list[Joined], ask: SimpleNamespace) -> Path:

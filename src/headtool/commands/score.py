@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -92,7 +93,6 @@ Memory = Annotated[
         group=GROUP,
     ),
 ]
-TopK = Annotated[int, opt.flag("--top-k", min=1, help="Heads in topk_global.json.", group=GROUP)]
 TopKLayer = Annotated[int, opt.flag("--top-k-layer", min=1, help="Heads a layer in topk_per_layer.json.", group=GROUP)]
 
 
@@ -113,7 +113,7 @@ def command(
     init: Init = None,
     include_bias: IncludeBias = False,
     memory: Memory = "auto",
-    top_k: TopK = 20,
+    top_k: opt.TopK = None,
     top_k_layer: TopKLayer = 5,
     data: opt.Data = None,
     task: opt.Task = None,
@@ -220,6 +220,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
             weights=not ask.dry_run, classes=classes, seed=ask.seed,
         )  # fmt: skip
+    ask.top_k = opt.top(ask.top_k, adapter.geometry.layers * adapter.geometry.heads)
     if ask.before is not None:
         same_tokens(adapter, ask.before)
     if adapter.drawn:
@@ -250,6 +251,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     if ask.dry_run:
         return _show_plan(run, adapter, plan.passes, len(units), decisive)
     run.manifest["model"] = outcome.model_facts(adapter)
+    run.manifest["top_k"] = ask.top_k
     run.manifest["data"] = plan.facts
     parts = run.parts(decisive)
     own = [unit for i, unit in enumerate(units) if run.share.owns(i)]
@@ -307,9 +309,10 @@ def _show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, p
     return run.path
 
 
-def _names(scores: str) -> tuple[str, ...]:
+def _names(scores: str | Sequence[str]) -> tuple[str, ...]:
     """The scores asked for, each once, in the order given. Raises HeadtoolError for an unknown or empty list."""
-    names = tuple(dict.fromkeys(name.strip() for name in scores.split(",") if name.strip()))
+    given = scores.split(",") if isinstance(scores, str) else scores  # from Python a list will do
+    names = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
     if not names:
         raise HeadtoolError("--scores is empty", hint=f"the scores are {', '.join(folder.names('headtool.scores'))}")
     for name in names:

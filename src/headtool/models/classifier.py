@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from headtool.errors import HeadtoolError
 from headtool.models import checkpoint, layout
 from headtool.models.adapter import Adapter, adapt
-from headtool.models.devices import free_cores, pick_device
+from headtool.models.devices import free_cores, pick_device, threads_for
 from headtool.models.locate import Located
 from headtool.models.open import explained, quiet_libraries
 
@@ -98,6 +98,7 @@ def open_classifier(
                 model = transformers.AutoModelForSequenceClassification.from_config(config, dtype=dtype)
             fresh = ()
     model.eval()
+    torch.set_num_threads(threads or threads_for(sum(p.numel() for p in model.parameters())))
     adapter = adapt(model, copy.deepcopy(tokenizer), located, plan, "classifier", where)  # reading rows changes it
     return Classifier(adapter, tokenizer, fresh)
 

@@ -9,6 +9,7 @@ import torch
 
 from headtool.errors import HeadtoolError
 
+SMALL = 5_000_000  # parameters
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
@@ -39,6 +40,11 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.float16
+
+
+def threads_for(parameters: int) -> int:
+    """How many threads a model is worth: a small one is done before they have met, and slower with several."""
+    return 1 if parameters < SMALL else free_cores()
 
 
 def free_cores() -> int:

@@ -68,7 +68,11 @@ def locate(model: str) -> Located:
     path = expanded(model)
     if path.is_dir():
         # A snapshot in the hub's cache is named by its commit: the folder above its parent names the model.
-        return Located(path, path.resolve().name, str(path), None, _config(path))
+        here = path.resolve()
+        generic = here.name.startswith(("ckpt_", "checkpoint-"))  # a name that says nothing without the folder above
+        return Located(
+            path, f"{here.parent.name}/{here.name}" if generic else here.name, str(path), None, _config(path)
+        )
     looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.partition("@")[0].count("/") > 1
     if looks_like_path or path.exists() or not HUB_ID.fullmatch(model):
         what = "is no folder" if path.exists() else "there is no such model folder"

@@ -13,7 +13,7 @@ import transformers
 from headtool.errors import HeadtoolError, translate
 from headtool.models import attention, checkpoint, layout
 from headtool.models.adapter import Adapter, Kind, adapt
-from headtool.models.devices import free_cores, pick_device, pick_dtype
+from headtool.models.devices import free_cores, pick_device, pick_dtype, threads_for
 from headtool.models.locate import Located
 from headtool.models.verify import verify
 
@@ -70,6 +70,7 @@ def open_model(
             return adapt(model, tokenizer, located, plan, kind, where, drawn)
         torch.manual_seed(seed)  # of what the checkpoint lacks
         model = _load(located, config, kind, how)
+    torch.set_num_threads(threads or threads_for(sum(p.numel() for p in model.parameters())))
     model.to(where).eval().requires_grad_(False)
     adapter = adapt(model, tokenizer, located, plan, kind, where, drawn)
     with quiet_libraries():

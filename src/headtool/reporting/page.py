@@ -86,7 +86,7 @@ def _settled(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         for when in ("pre", "post"):
             if found := settled(pair.heads, when):
                 run = next(s for s in getattr(pair, when) if "importance" in s.tables)
-                k = run.manifest["arguments"].get("top_k")
+                k = run.manifest.get("top_k") or run.manifest["arguments"].get("top_k")
                 told.append({"seed": pair.seed, "what": f"I_{when}", "k": k, **found})
     return told
 

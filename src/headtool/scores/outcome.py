@@ -166,7 +166,7 @@ def _certainties(run: Run, sure: Certainty | None) -> list[str]:
     """How much of the ranking by ablation stands."""
     if sure is None or sure.differs is None:
         return []
-    k = min(run.manifest["arguments"]["top_k"], sure.rank.size)
+    k = min(run.manifest["top_k"], sure.rank.size)
     settled = int((sure.rank_high - sure.rank_low <= sure.rank.size / 10).sum())
     firm = int((sure.top_k_share >= SURE).sum())
     return [
@@ -188,19 +188,25 @@ def _top_table(run: Run, results: Results) -> Any:
         for name, low, high in (("combined", "combined_low", "combined_high"), ("I", "I_low", "I_high"))
         if name in heads.columns
     ]
-    table = Table(box=None, header_style="bold")
-    share = [f"in top {run.manifest['arguments']['top_k']}"] if "top_k_share" in heads.columns else []
-    titles = ["layer", "head", *[f"{name} [95%]" for name, *_ in intervals], *[name for name, _ in shown], *share]
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
+    share = [f"in top {run.manifest['top_k']}"] if "top_k_share" in heads.columns else []
+    titles = ["layer", "head", *[f"{name} [95%]" for name, *_ in intervals], *share, *[name for name, _ in shown]]
+    told: list[list[str]] = []
     for each in run.manifest["top"]["heads"]:
         row = rows[each["layer"], each["head"]]
-        told = [str(row["layer"]), str(row["head"])]
-        told += [f"{row[name]:.3g} [{row[low]:.3g}, {row[high]:.3g}]" for name, low, high in intervals]
-        told += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
-        if share:
-            told.append(f"{row['top_k_share']:.0%}")
-        table.add_row(*told)
+        cells = [str(row["layer"]), str(row["head"])]
+        cells += [f"{row[name]:.3g} [{row[low]:.3g}, {row[high]:.3g}]" for name, low, high in intervals]
+        cells += [f"{row['top_k_share']:.0%}"] * len(share)
+        cells += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
+        told.append(cells)
+    widths = [2 + max(map(len, column)) for column in zip(titles, *told, strict=True)]
+    fit = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) <= run.console.width)
+    table = Table(box=None, header_style="bold")
+    for title in titles[:fit]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for cells in told:
+        table.add_row(*cells[:fit])
+    if fit < len(titles):
+        table.caption, table.caption_justify = f"not shown for want of room: {', '.join(titles[fit:])}", "left"
     return table
 
 

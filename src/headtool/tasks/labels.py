@@ -13,7 +13,7 @@ from headtool.errors import HeadtoolError
 from headtool.tasks.load import Chosen
 
 SHOWN = 5  # classes named in an error
-WANTED = "a label is a whole number from 0, or a text; --label-field names the field that has it"
+WANTED = "a label is a whole number from 0, or a text; --field label=NAME names the field that has it"
 
 
 @dataclass(frozen=True)
