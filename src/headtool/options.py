@@ -180,7 +180,7 @@ Threads = Annotated[
     flag(
         "--threads",
         min=0,
-        help="CPU threads; 0: the cores that this process may use, one for a tiny model.",
+        help="CPU threads; 0: the cores it may use, one for a tiny model.",
         group=GROUP_MODEL,
     ),
 ]
@@ -230,7 +230,7 @@ Seed = Annotated[int, flag("--seed", min=0, max=SEEDS, help="Seed of everything 
 TopK = Annotated[
     int | None,
     flag(
-        "--top-k", min=1, help="Heads that count as the top; default 20, of a small model a quarter.", group=GROUP_DATA
+        "--top-k", min=1, help="Heads that count as the top; default 20, of a small model a quarter.", group=GROUP_TALK
     ),
 ]
 Out = Annotated[

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headtool import __version__
 from headtool.console import Console
-from headtool.errors import FAILED, HeadtoolError, translate
+from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
@@ -63,6 +63,7 @@ class Run:
         self.clock = Clock()
         self.done = False
         self._lock: Any = None
+        self._fresh = False  # was there nothing at the path before this run?
 
     @classmethod
     def start(
@@ -124,6 +125,7 @@ class Run:
     def _open(self, force: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
+        self._fresh = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -200,6 +202,8 @@ class Run:
             with contextlib.suppress(OSError):  # the disk may be full: the error that counts is on its way
                 self._write_manifest()
         self._lock.release()
+        if self._fresh and self.share.count == 1 and (known := error and translate(error)) and known.code == IMPOSSIBLE:
+            _remove(self.path)  # what was asked for cannot be: there is nothing to keep, and nothing to go on from
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

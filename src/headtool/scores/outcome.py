@@ -195,7 +195,7 @@ def _top_table(run: Run, results: Results) -> Any:
         row = rows[each["layer"], each["head"]]
         cells = [str(row["layer"]), str(row["head"])]
         cells += [f"{row[name]:.3g} [{row[low]:.3g}, {row[high]:.3g}]" for name, low, high in intervals]
-        cells += [f"{row['top_k_share']:.0%}"] * len(share)
+        cells += [f"{row['top_k_share']:.0%}" for _ in share]
         cells += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
         told.append(cells)
     widths = [2 + max(map(len, column)) for column in zip(titles, *told, strict=True)]
