@@ -202,7 +202,8 @@ class Run:
             with contextlib.suppress(OSError):  # the disk may be full: the error that counts is on its way
                 self._write_manifest()
         self._lock.release()
-        if self._fresh and self.share.count == 1 and (known := error and translate(error)) and known.code == IMPOSSIBLE:
+        impossible = error is not None and (told := translate(error)) is not None and told.code == IMPOSSIBLE
+        if impossible and self._fresh and self.share.count == 1:
             _remove(self.path)  # what was asked for cannot be: there is nothing to keep, and nothing to go on from
 
     # -- parts -----------------------------------------------------------------------------------------------------
