@@ -70,7 +70,9 @@ def settle(
         raise HeadtoolError("stsb is a regression: its labels are no classes", hint="finetune fits classifiers only")
     if train is None and (module is None or is_shape):
         what = "--eval without --train" if evaluation is not None else "there is nothing to train on"
-        raise HeadtoolError(what, hint="give rows with --train FILE, or a task that brings its own with --task demo, mnli ...")
+        raise HeadtoolError(
+            what, hint="give rows with --train FILE, or a task that brings its own with --task demo, mnli ..."
+        )
     for flag, data in (("--train", train), ("--eval", evaluation)):
         if data is not None and not data.strip():
             raise HeadtoolError(f"{flag} is empty", hint="give a data file, or a hub data set as ID[:CONFIG][:SPLIT]")
