@@ -13,18 +13,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from headtool.models import heads as geometry
 from headtool.models import hooks
 from headtool.models.batches import Batch
-from headtool.models.losses import instead, losses
+from headtool.models.clean import Clean, fused
+from headtool.models.losses import losses
 
 if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
-
-# Written out in Python by transformers; the fused kernel is the same function.
-TANH_GELU = ("NewGELUActivation", "FastGELUActivation")
 
 
 class Sweep:
@@ -44,13 +41,8 @@ class Sweep:
     ) -> None:
         self.adapter, self.batch, self.reference = adapter, batch, reference
         self.read = None if read is None or bool(read.all()) else read.flatten().nonzero()[:, 0]
-        self.entering: list[torch.Tensor] = []  # the hidden state entering each block
-        self.leaving: list[Any] = []  # what else each block returns
-        self.heads: list[torch.Tensor] = []  # the heads' outputs side by side, the input of W_O
-        self.attention: list[Any] = []  # what each attention module returned
-        self.written: list[torch.Tensor] = []  # what W_O made of them
-        self.shortcut: list[str] = []  # how the attention module can be skipped: its output is "heads", "out", or ""
-        with fused(adapter), self._recording():
+        self.clean = Clean(adapter)
+        with fused(adapter), self.clean.recording():
             self.loss, self.right = losses(adapter, batch, adapter.forward(batch))
 
     def without(self, layer: int, heads: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,102 +51,21 @@ class Sweep:
         batch = repeated(self.batch, n)
         with contextlib.ExitStack() as stack:
             stack.enter_context(fused(self.adapter))
-            for earlier in range(layer):
-                stack.enter_context(instead(self.adapter.block(earlier), self._pass_through(earlier)))
-            stack.enter_context(self._entering(layer, n))
-            stack.enter_context(self._ablated(layer, heads))
+            stack.enter_context(self.clean.resumed(layer, _stack(self.clean.entering[layer], n)))
+            stack.enter_context(self.clean.giving(layer, self._ablated(layer, heads)))
             if self.read is not None:
                 stack.enter_context(self._cut(n, ablated=layer == self.adapter.geometry.layers - 1))
             loss, right = losses(self.adapter, batch, self.adapter.forward(batch))
         return loss.view(n, size), right.view(n, size)
 
-    # -- the clean pass ----------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _recording(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for layer in range(self.adapter.geometry.layers):
-                block, out = self.adapter.block(layer), self.adapter.out(layer)
-                attention = self.adapter.attention(layer)
-                for handle in (
-                    block.register_forward_pre_hook(self._record_entering, with_kwargs=True),
-                    block.register_forward_hook(self._record_leaving),
-                    out.register_forward_pre_hook(lambda module, args: self.heads.append(args[0])),
-                    attention.register_forward_hook(lambda module, args, output: self.attention.append(output)),
-                    out.register_forward_hook(self._record_shortcut),
-                ):
-                    stack.callback(handle.remove)
-            yield
-        for layer, shortcut in enumerate(self.shortcut):
-            returned = _first(self.attention[layer])
-            if shortcut != "heads" and returned is not self.written[layer]:
-                self.shortcut[layer] = ""  # more is done inside the module than its output projection
-        self.written.clear()
-
-    def _record_entering(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.entering.append(args[0] if args else kwargs["hidden_states"])
-
-    def _record_leaving(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
-        self.leaving.append(None if isinstance(output, torch.Tensor) else tuple(output[1:]))
-
-    def _record_shortcut(self, module: Any, args: tuple[Any, ...], output: torch.Tensor) -> None:
-        layer = len(self.shortcut)
-        before = len(self.attention) == layer + 1  # the attention module is done: its output is what W_O takes
-        same = before and _first(self.attention[layer]) is args[0]
-        self.shortcut.append("heads" if same else "out")
-        self.written.append(output)
-
-    # -- the ablated passes ------------------------------------------------------------------------------------------
-
-    def _pass_through(self, layer: int) -> Any:
-        others = self.leaving[layer]
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            return hidden if others is None else (hidden, *others)
-
-        return forward
-
-    @contextlib.contextmanager
-    def _entering(self, layer: int, n: int) -> Iterator[None]:
-        hidden = _stack(self.entering[layer], n)
-
-        def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
-
-        handle = self.adapter.block(layer).register_forward_pre_hook(enter, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @contextlib.contextmanager
-    def _ablated(self, layer: int, heads: Sequence[int]) -> Iterator[None]:
-        g, out = self.adapter.geometry, self.adapter.out(layer)
-        clean = self.heads[layer]
-        z = _stack(clean, len(heads)).unflatten(-1, (g.heads, g.head_dim)).clone()
+    def _ablated(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
+        """The heads' outputs of a layer, once with each of the named heads ablated."""
+        g = self.adapter.geometry
+        z = _stack(self.clean.heads[layer], len(heads)).unflatten(-1, (g.heads, g.head_dim)).clone()
         by_copy = z.unflatten(0, (len(heads), -1))
         for copy, head in enumerate(heads):
             by_copy[copy, :, :, head] = 0 if self.reference is None else self.reference[layer][:, :, head].to(z)
-        z = z.flatten(-2)
-        returned = self.attention[layer]
-        others = () if isinstance(returned, torch.Tensor) else tuple(None for _ in returned[1:])
-
-        def whole(first: torch.Tensor) -> Any:
-            return first if isinstance(returned, torch.Tensor) else (first, *others)
-
-        if self.shortcut[layer] == "heads":
-            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(z)):
-                yield
-        elif self.shortcut[layer] == "out":
-            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(out(z))):
-                yield
-        else:
-            handle = out.register_forward_pre_hook(lambda module, args: (z, *args[1:]))
-            try:
-                yield
-            finally:
-                handle.remove()
+        return z.flatten(-2)
 
     @contextlib.contextmanager
     def _cut(self, n: int, *, ablated: bool) -> Iterator[None]:
@@ -224,17 +135,3 @@ def repeated(batch: Batch, n: int) -> Batch:
 
 def _stack(x: torch.Tensor, n: int) -> torch.Tensor:
     return x.repeat(n, *[1] * (x.dim() - 1))
-
-
-def _first(output: Any) -> torch.Tensor:
-    return output if isinstance(output, torch.Tensor) else output[0]
-
-
-@contextlib.contextmanager
-def fused(adapter: Adapter) -> Iterator[None]:
-    """Let the tanh GELU that transformers writes out step by step be torch's fused one."""
-    with contextlib.ExitStack() as stack:
-        for module in adapter.base.modules():
-            if type(module).__name__ in TANH_GELU:
-                stack.enter_context(instead(module, lambda x: functional.gelu(x, approximate="tanh")))
-        yield
