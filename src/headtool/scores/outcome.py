@@ -16,6 +16,7 @@ from headtool.record import tables
 from headtool.record.clock import human_bytes
 from headtool.record.files import whole
 from headtool.record.run import Run
+from headtool.record.tables.score import TAKEN
 from headtool.scores import combined as fusion
 from headtool.scores import importance, update
 from headtool.scores.certainty import Certainty
@@ -75,13 +76,13 @@ def write(
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
         frames["importance"] = keys | own
         frames["losses"] = importance.example_columns(found["ablation"], run.manifest["data"].pop("loss_rows"))
-        joined |= {name: values for name, values in own.items() if name not in tables.TAKEN}
+        joined |= {name: values for name, values in own.items() if name not in TAKEN}
         tops["ablation"], panels["ablation"] = np.array(own["I"]), "I"
     if "gradient" in found:
         run.manifest["data"].pop("loss_rows", None)
         own = importance.gradient_columns(found["gradient"])
         frames["gradfisher"] = keys | own
-        joined |= {name: values for name, values in own.items() if name not in tables.TAKEN}
+        joined |= {name: values for name, values in own.items() if name not in TAKEN}
         tops |= {name: np.array(own[column]) for name, column in (("gradient", "G"), ("fisher", "F"))}
         panels |= {"gradient": "G", "fisher": "F"}
     if "update" in names:
