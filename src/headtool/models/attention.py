@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "headtool"
 WATCH = "_headtool_watch"  # the attribute of an attention module that holds its watch
+HANDLER = "_headtool_handler"  # the attribute that holds a function (Call -> output) which takes the computation over
 # Of a block's (batch, head, query, key), and its least rows: on a CPU a block should fit in the cache, on a GPU it
 # should fill the device.
 BLOCK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24, "mps": 1 << 22}
@@ -70,6 +71,30 @@ class Watch:
     at: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class Call:
+    """What an attention module hands to its attention function.
+
+    query (batch, head, position, head_dim), key and value (batch, kv_head, position, head_dim), mask bool
+    (batch or 1, 1, query, key) or None, where `causal` says whether later positions are hidden.
+    """
+
+    module: nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    causal: bool
+    scaling: float
+    softcap: float | None
+    sinks: torch.Tensor | None  # one logit a head
+    dropout: float = 0.0
+
+    def visible(self) -> torch.Tensor:
+        """(batch or 1, 1, query, key) bool: the keys that each query may see."""
+        return _visible_block(self.mask, self.causal, 0, self.query.shape[2], self.key.shape[2], self.query.device)
+
+
 def headtool_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -100,6 +125,16 @@ def headtool_attention(
         )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
+    call = Call(module, query, key, value, attention_mask, causal, scaling, softcap, s_aux, dropout)
+    handler: Callable[[Call], torch.Tensor] = getattr(module, HANDLER, None) or ordinary
+    return handler(call), None
+
+
+def ordinary(call: Call) -> torch.Tensor:
+    """What the call comes to, (batch, position, head, head_dim), by the fused kernel where nobody wants to see more."""
+    module, query, key, value, attention_mask = call.module, call.query, call.key, call.value, call.mask
+    causal, scaling, softcap, s_aux = call.causal, call.scaling, call.softcap, call.sinks
+    dropout = call.dropout
     watch: Watch | None = getattr(module, WATCH, None)
     plain = softcap is None and s_aux is None
     if watch is not None and watch.at is not None:
@@ -109,7 +144,7 @@ def headtool_attention(
         weights, scores, sink = _weights(one, key, seen, scaling, softcap, s_aux)
         watch.see(Rows(weights, seen, scores, sink, None))
     if plain and (watch is None or watch.at is not None):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling)[0]
     output = torch.empty_like(query)
     for start, stop, keys in _blocks(query, key, causal_only=bool(getattr(module, "is_causal", False))):
         seen = _visible_block(attention_mask, causal, start, stop, keys, query.device)
@@ -117,8 +152,8 @@ def headtool_attention(
         if watch is not None and watch.at is None:
             watch.see(Rows(weights, seen, scores, sink, start))
         dropped = torch.nn.functional.dropout(weights, dropout, training=module.training).to(value.dtype)
-        output[:, :, start:stop] = _by_group(dropped, value[:, :, :keys])
-    return output.transpose(1, 2).contiguous(), None
+        output[:, :, start:stop] = by_group(dropped, value[:, :, :keys])
+    return output.transpose(1, 2).contiguous()
 
 
 def _blocks(query: torch.Tensor, key: torch.Tensor, causal_only: bool) -> list[tuple[int, int, int]]:
@@ -161,7 +196,7 @@ def _weights(
     sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """softmax(mask(softcap(q k^T scaling))) in float32, what it was taken of, and the sink's share; see Rows."""
-    scores = _by_group(query, key.transpose(2, 3)).float().mul_(scaling)
+    scores = by_group(query, key.transpose(2, 3)).float().mul_(scaling)
     if softcap is not None:
         scores = scores.div_(softcap).tanh_() * softcap  # a gradient needs what tanh gave
     # Added, not filled in: several times faster on a CPU, and the largest float swallows any score.
@@ -175,7 +210,7 @@ def _weights(
     return weights[..., :-1], scores, weights[..., -1]
 
 
-def _by_group(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def by_group(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Left (batch, head, a, b) @ right (batch, kv_head, b, c), each kv head serving its group, without repeating it."""
     batch, heads, a, b = left.shape
     kv_heads = right.shape[1]

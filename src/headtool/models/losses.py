@@ -26,7 +26,7 @@ def losses(adapter: Adapter, batch: Batch, output: Any) -> tuple[torch.Tensor, t
     """
     assert batch.targets is not None
     if batch.targets.dim() == 1:
-        logits = _full(_head(adapter, batch, output).logits)
+        logits = full(head(adapter, batch, output).logits)
         target = batch.targets.to(logits.device)
         return functional.cross_entropy(logits, target, reduction="none"), (logits.argmax(-1) == target).to(logits)
     hidden = output[0]
@@ -37,7 +37,7 @@ def losses(adapter: Adapter, batch: Batch, output: Any) -> tuple[torch.Tensor, t
     loss, right = [], []
     for start in range(0, len(rows), step):
         part = type(output)(last_hidden_state=rows[None, start : start + step])
-        logits = _full(_head(adapter, batch, part).logits[0])
+        logits = full(head(adapter, batch, part).logits[0])
         target = targets[start : start + step].to(logits.device)
         loss.append(functional.cross_entropy(logits, target, reduction="none"))
         right.append((logits.argmax(-1) == target).to(logits))
@@ -54,7 +54,7 @@ def pooling(adapter: Adapter, batch: Batch) -> Literal["targets", "first", "last
     assert batch.targets is not None
     if batch.targets.dim() == 2:
         return "targets"
-    clean = _head(adapter, batch, adapter.forward(batch)).logits
+    clean = head(adapter, batch, adapter.forward(batch)).logits
     places: tuple[Literal["first", "last"], ...] = ("first", "last")
     for where in places:
         read = reads(batch, where)
@@ -69,7 +69,7 @@ def pooling(adapter: Adapter, batch: Batch) -> Literal["targets", "first", "last
 
         handle = adapter.block(adapter.geometry.layers - 1).register_forward_hook(spoil)
         try:
-            spoiled = _head(adapter, batch, adapter.forward(batch)).logits
+            spoiled = head(adapter, batch, adapter.forward(batch)).logits
         finally:
             handle.remove()
         if torch.equal(clean, spoiled):
@@ -88,12 +88,12 @@ def reads(batch: Batch, where: str) -> torch.Tensor | None:
     return place == (batch.first if where == "first" else batch.last)[:, None]
 
 
-def _full(logits: torch.Tensor) -> torch.Tensor:
+def full(logits: torch.Tensor) -> torch.Tensor:
     """Logits in float32 at least: a cross-entropy in half precision is worth nothing."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _head(adapter: Adapter, batch: Batch, output: Any) -> Any:
+def head(adapter: Adapter, batch: Batch, output: Any) -> Any:
     """The model's task head on what its base model is made to return."""
     owner = adapter.layout.blocks.rpartition(".")[0]  # OPT's head asks the decoder inside its base model
     with contextlib.ExitStack() as stack:

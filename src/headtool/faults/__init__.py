@@ -1,0 +1,1 @@
+"""Soft errors in attention: what flips where, which trials, what catches it."""

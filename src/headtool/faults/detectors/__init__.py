@@ -1,0 +1,1 @@
+"""One detector of soft errors a file: NAMES, QUANTITIES, FACTOR, entry(before) and check(state, sites)."""

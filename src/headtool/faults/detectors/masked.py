@@ -1,0 +1,22 @@
+"""Masked weight: does a key that a query may not see carry weight?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from headtool.faults.detectors.sums import sum_over
+
+if TYPE_CHECKING:
+    from headtool.models.sites import Sites
+
+NAMES = ("masked",)
+QUANTITIES = ("weight",)
+FACTOR = 4.0
+TOLD = "weight on a hidden key"
+
+
+def check(state: None, sites: Sites) -> tuple[torch.Tensor]:
+    """The size of the sum of the weights of hidden keys, exactly 0 when all is well: (batch, head, query)."""
+    return (sum_over(sites.weights, ~sites.visible).abs(),)

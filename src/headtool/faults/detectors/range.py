@@ -1,0 +1,26 @@
+"""Range: is any number larger than anything seen on clean data?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from headtool.models.sites import Sites
+
+NAMES = ("range",)
+QUANTITIES = ("q", "k", "v", "scores", "out")
+FACTOR = 1.5  # times the largest of clean data
+TOLD = "a number of q, k, v, scores or out beyond 1.5 times the largest of clean data"
+
+
+def check(state: None, sites: Sites) -> tuple[torch.Tensor, ...]:
+    """The largest |x| of each row of q, k, v and out, and the largest score of each row: (batch, head, row) each.
+
+    A score far below the others only takes its key's weight away, which is for `scores-row` to see.
+
+    Source: Chen et al. 2021, "A Low-cost Fault Corrector for Deep Neural Networks through Range Restriction" (Ranger).
+    """
+    sizes = [torch.linalg.vector_norm(x, torch.inf, -1) for x in (sites.q, sites.k, sites.v)]
+    return *sizes, sites.scores.amax(-1), torch.linalg.vector_norm(sites.out, torch.inf, -1)
