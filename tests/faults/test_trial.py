@@ -50,9 +50,13 @@ def drawn(adapter, site, layer, seed, chosen, *, pattern="flip", length=LENGTH, 
     return made
 
 
+# Torch multiplies grouped experts in no wider dtype.
+NARROW = {"mixtral": torch.float32, "gpt_oss": torch.float32}
+
+
 @functools.cache
-def recorded(name):
-    adapter = tiny(name)
+def recorded(name, dtype=None):
+    adapter = tiny(name, "", dtype or NARROW.get(name, torch.float64))
     batch = sequence(adapter)
     with torch.inference_mode():
         made = setup_of(adapter, batch)
@@ -63,20 +67,22 @@ def recorded(name):
 @pytest.mark.parametrize("name", COVERED)
 @torch.inference_mode()
 def test_a_trial_is_the_naive_trial(name, site):
-    """Sign, exponent and mantissa bits, in every layer: the change of the loss is that of the whole model."""
+    """Sign, exponent and mantissa bits, in every layer: the change of the loss is that of the whole model, in float64."""
     made, clean = recorded(name)
     adapter = made.adapter
+    top, narrow = bits.bits_of(adapter.dtype) - 1, name in NARROW
+    close = {"rel": 1e-3, "abs": 2e-5} if narrow else {"rel": 1e-7, "abs": 1e-10}
     moved = 0
     for layer in range(adapter.geometry.layers):
-        faults = drawn(adapter, site, layer, 7, (31, 30, 25, 22, 3))
+        faults = drawn(adapter, site, layer, 7, (top, top - 1, top - 6, bits.MANTISSA[adapter.dtype] - 1, 5), row=4)
         results = trial.run(made, clean, faults)
         for fault, result in zip(faults, results, strict=True):
             base, loss = trial.plain(adapter, clean.batch, fault)
-            assert result.loss_base == pytest.approx(base, rel=1e-5)
+            assert result.loss_base == pytest.approx(base, rel=1e-5 if narrow else 1e-9)
             assert result.nonfinite == (not np.isfinite(loss))
             if not result.nonfinite:
-                assert result.loss_diff == pytest.approx(loss - base, rel=1e-3, abs=2e-6)
-                moved += abs(result.loss_diff) > 1e-4
+                assert result.loss_diff == pytest.approx(loss - base, **close)
+                moved += abs(result.loss_diff) > 1e-6
             old, new = result.before[0], result.after[0]
             assert new == old ^ (1 << fault.bit)
     assert moved
@@ -90,17 +96,17 @@ def test_faults_of_many_elements_run_together_as_they_run_alone(name):
         fault
         for site in sites.SITES
         for seed in (1, 2)
-        for fault in drawn(made.adapter, site, 1, seed, (31, 30, 28, 20))
+        for fault in drawn(made.adapter, site, 1, seed, (63, 62, 60, 50))
     ]
     together = trial.run(made, clean, faults)
     for fault, result in zip(faults, together, strict=True):
         (alone,) = trial.run(made, clean, [fault])
         assert result.fault is fault
-        assert (result.before, result.after, result.masked) == (alone.before, alone.after, alone.masked)
+        assert repr((result.before, result.after, result.masked)) == repr((alone.before, alone.after, alone.masked))
         assert result.nonfinite == alone.nonfinite
         if not result.nonfinite:
-            assert result.loss_diff == pytest.approx(alone.loss_diff, rel=1e-3, abs=2e-6)
-            assert result.logit_kl == pytest.approx(alone.logit_kl, rel=1e-2, abs=2e-6)
+            assert result.loss_diff == pytest.approx(alone.loss_diff, rel=1e-7, abs=1e-10)
+            assert result.logit_kl == pytest.approx(alone.logit_kl, rel=1e-5, abs=1e-10)
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
@@ -111,7 +117,7 @@ def test_logits_divergence_and_answers_against_the_whole_model(name):
     adapter, batch = made.adapter, clean.batch
     g = adapter.geometry
     for site in sites.SITES:
-        (fault,) = drawn(adapter, site, 0, 3, (30,), row=2)
+        (fault,) = drawn(adapter, site, 0, 3, (62,), row=2)
         (result,) = trial.run(made, clean, [fault])
         from headtool.faults.fault import editing
 
@@ -130,7 +136,7 @@ def test_logits_divergence_and_answers_against_the_whole_model(name):
         assert result.top1_changed == pytest.approx(float(changed))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @torch.inference_mode()
 def test_other_dtypes(dtype):
     adapter = tiny("llama", "", dtype)
@@ -145,16 +151,18 @@ def test_other_dtypes(dtype):
             assert result.after[0] == result.before[0] ^ (1 << fault.bit)
             assert result.nonfinite == (not np.isfinite(loss))
             if np.isfinite(loss):
-                close = 1e-9 if dtype == torch.float64 else 5e-2
+                close = 1e-5 if dtype == torch.float32 else 5e-2
                 assert result.loss_diff == pytest.approx(loss - base, rel=close, abs=close)
 
 
 @torch.inference_mode()
 def test_what_changes_nothing_downstream_is_none():
-    """The last row's key is seen by the last row alone, and a weight on a hidden key of value... does not vanish."""
-    made, clean = recorded("llama")
-    faults = drawn(made.adapter, "weights", 0, 11, (0, 1, 2))
-    for fault, result in zip(faults, trial.run(made, clean, faults), strict=True):
+    """A flip of a number's last bit that rounding swallows leaves the loss as it is, bit for bit, and so says the trial."""
+    made, clean = recorded("llama", torch.bfloat16)
+    faults = [f for seed in range(6) for f in drawn(made.adapter, "scores", 0, seed, (0, 1))]
+    outcomes = [result.outcome(0.01) for result in trial.run(made, clean, faults)]
+    assert "none" in outcomes
+    for fault, outcome in zip(faults, outcomes, strict=True):
         base, loss = trial.plain(made.adapter, clean.batch, fault)
-        if result.outcome(0.01) == "none":
-            assert loss == pytest.approx(base, abs=1e-6)
+        if outcome == "none":
+            assert loss == pytest.approx(base, rel=1e-2)  # half precision, in batches of another size

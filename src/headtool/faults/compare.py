@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
+from headtool.models.attention import full
 from headtool.models.batches import IGNORED, Batch
-from headtool.models.losses import LOGITS, full, head
+from headtool.models.losses import LOGITS, head
 
 if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
@@ -22,7 +22,8 @@ class Change:
 
     loss: sum over the positions read of the loss with the fault minus without, nats
     logit: the largest |logit with the fault - without|; kl: sum over positions of KL(clean || faulty), nats
-    top1: positions whose most likely token or class is another; finite: are all logits numbers?
+    top1: positions whose most likely token or class is another; finite: are all logits numbers, and what the last layer
+    gave at every position?
     """
 
     loss: torch.Tensor
@@ -37,33 +38,34 @@ def change(adapter: Adapter, batch: Batch, output: Any) -> Change:
     n = len(batch.ids)
     loss, kl = torch.zeros(n - 1, dtype=torch.float64), torch.zeros(n - 1, dtype=torch.float64)
     logit, top1 = torch.zeros(n - 1, dtype=torch.float64), torch.zeros(n - 1, dtype=torch.float64)
-    finite = torch.ones(n - 1, dtype=torch.bool)
+    finite = torch.isfinite(output[0]).flatten(1).all(1)[1:].cpu()
     for logits, targets in read(adapter, batch, output):  # (variant, position, class), (position,)
-        largest, answer = logits.max(-1, keepdim=True)
-        level = (logits - largest).exp_().sum(-1).log() + largest[..., 0]  # log of the sum of exp
-        told = logits.gather(-1, targets.expand(n, -1)[..., None])[..., 0]
-        each = (level - told).double()
-        clean = logits[0]
-        likely = (clean - level[0, :, None]).exp()
-        mean = torch.einsum("cv,ncv->nc", likely, logits).double()  # of the logits under the clean distribution
-        divergence = (mean[0] - level[0].double()) - (mean[1:] - level[1:].double())
-        apart = (logits[1:] - clean).abs_().amax(-1)
-        finite &= torch.isfinite(apart).all(-1).cpu()
-        loss += (each[1:] - each[0]).sum(-1).cpu()
+        level, told = _level(logits), logits.gather(-1, targets.expand(n, -1)[..., None])[..., 0].double()
+        apart = logits[1:] - logits[0]
+        divergence = (level[1:] - level[0]) - torch.einsum("cv,ncv->nc", logits[0].softmax(-1), apart).double()
+        largest = torch.maximum(apart.amax(-1), -apart.amin(-1))
+        finite &= torch.isfinite(largest).all(-1).cpu()
+        loss += ((level[1:] - level[0]) - (told[1:] - told[0])).sum(-1).cpu()
         kl += divergence.clamp(min=0).sum(-1).cpu()
-        logit = torch.maximum(logit, apart.amax(-1).double().cpu())
-        top1 += (answer[1:] != answer[0])[..., 0].sum(-1).cpu()
+        logit = torch.maximum(logit, largest.amax(-1).double().cpu())
+        answer = logits.argmax(-1)
+        top1 += (answer[1:] != answer[0]).sum(-1).cpu()
     return Change(loss, logit, kl, top1, finite)
 
 
 def each_loss(adapter: Adapter, batch: Batch, output: Any) -> torch.Tensor:
     """(example, position read) float64: the cross-entropy at each position that the loss reads, in nats."""
-    found = []
+    found = [torch.zeros(len(batch.ids), 0, dtype=torch.float64)]
     for logits, targets in read(adapter, batch, output):
-        flat = logits.flatten(0, 1)
-        every = targets.expand(len(logits), -1).flatten()
-        found.append(functional.cross_entropy(flat, every, reduction="none").view(len(logits), -1).double().cpu())
-    return torch.cat(found, 1) if found else torch.zeros(len(batch.ids), 0, dtype=torch.float64)
+        told = logits.gather(-1, targets.expand(len(logits), -1)[..., None])[..., 0].double()
+        found.append((_level(logits) - told).cpu())
+    return torch.cat(found, 1)
+
+
+def _level(logits: torch.Tensor) -> torch.Tensor:
+    """The log of the sum of exp over classes, summed in float64."""
+    largest = logits.amax(-1, keepdim=True)
+    return (logits - largest).exp_().sum(-1, dtype=torch.float64).log() + largest[..., 0].double()
 
 
 def read(adapter: Adapter, batch: Batch, output: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -136,14 +136,13 @@ def _strike(setup: Setup, recorded: Suffix, faults: list[Fault], base: float) ->
     for copy, fault in enumerate(faults, 1):
         head = fault.head - (kv_heads.start if fault.site in ("k", "v") else heads.start)
         row = fault.row - (0 if fault.site in ("k", "v") else rows.start)
-        visible = inner.visible[0, 0, row]
         ratio = {name: values[copy] for name, values in ratios.items()}
         caught = any(value > 1 for value in ratio.values())
         clean = all(values[0] <= 1 for values in ratios.values())
         results.append(
             Result(
                 fault,
-                masked=fault.site in BY_KEY and not bool(visible[fault.column]),
+                masked=fault.site in BY_KEY and not bool(inner.visible[0, 0, row, fault.column]),
                 before=_number(site[0, head, row, fault.column]),
                 after=_number(site[copy, head, row, fault.column]),
                 loss_base=base,
@@ -223,11 +222,16 @@ def _follow(setup: Setup, recorded: Suffix, struck: list[_Struck]) -> None:
 
 @torch.inference_mode()
 def plain(adapter: Adapter, batch: Batch, fault: Fault) -> tuple[float, float]:
-    """(loss without the fault, with it) in nats, the naive way: the whole model twice, the fault's layer in the open."""
+    """(loss without the fault, with it) in nats, the naive way: the whole model twice, the fault's layer in the open.
+
+    The loss with the fault is NaN where what the last layer gives is not finite at every position, be it read or not.
+    """
     g, length = adapter.geometry, batch.ids.shape[1]
     edit = editing([fault], range(g.heads), range(g.kv_heads), range(length))
     told = []
     for change in (sites.unchanged, edit):
         with sites.opened(adapter, fault.layer, change):
-            told.append(float(compare.each_loss(adapter, batch, adapter.forward(batch)).mean()))
+            output = adapter.forward(batch)
+        loss = float(compare.each_loss(adapter, batch, output).mean())
+        told.append(loss if bool(torch.isfinite(output[0]).all()) else float("nan"))
     return told[0], told[1]

@@ -195,19 +195,24 @@ def _weights(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """softmax(mask(softcap(q k^T scaling))) in float32, what it was taken of, and the sink's share; see Rows."""
-    scores = by_group(query, key.transpose(2, 3)).float().mul_(scaling)
+    """softmax(mask(softcap(q k^T scaling))) in float32 at least, what it was taken of, and the sink's share; see Rows."""
+    scores = full(by_group(query, key.transpose(2, 3))).mul_(scaling)
     if softcap is not None:
         scores = scores.div_(softcap).tanh_() * softcap  # a gradient needs what tanh gave
     # Added, not filled in: several times faster on a CPU, and the largest float swallows any score.
-    scores += torch.where(visible, 0.0, torch.finfo(torch.float32).min)
+    scores += torch.where(visible, 0.0, torch.finfo(torch.float32).min).to(scores.dtype)
     largest = scores.detach().amax(-1, keepdim=True)  # a softmax does not see what all scores share
     scores -= largest
     if sinks is None:
         return scores.softmax(-1), scores, None
-    column = sinks.float().view(1, -1, 1, 1) - largest
+    column = sinks.to(scores.dtype).view(1, -1, 1, 1) - largest
     weights = torch.cat([scores, column], -1).softmax(-1)
     return weights[..., :-1], scores, weights[..., -1]
+
+
+def full(x: torch.Tensor) -> torch.Tensor:
+    """A tensor in float32 at least: a softmax or a cross-entropy in half precision is worth nothing."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def by_group(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.nn import functional
 
+from headtool.models.attention import full
 from headtool.models.batches import IGNORED, Batch
 from headtool.models.heads import submodule
 
@@ -86,11 +87,6 @@ def reads(batch: Batch, where: str) -> torch.Tensor | None:
         return None
     place = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     return place == (batch.first if where == "first" else batch.last)[:, None]
-
-
-def full(logits: torch.Tensor) -> torch.Tensor:
-    """Logits in float32 at least: a cross-entropy in half precision is worth nothing."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def head(adapter: Adapter, batch: Batch, output: Any) -> Any:

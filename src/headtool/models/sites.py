@@ -52,7 +52,7 @@ def unchanged(site: str, tensor: torch.Tensor) -> torch.Tensor:
 def attend(call: Call, edit: Edit = unchanged) -> Sites:
     """Attention as transformers' eager functions compute it, each site passing through an edit on its way.
 
-    softmax(mask(cap(q k^T scaling))) v with the softmax in float32 and everything else in the model's dtype.
+    softmax(mask(cap(q k^T scaling))) v with the softmax in float32 at least and everything else in the model's dtype.
     """
     visible = call.visible()
     q, k, v = edit("q", call.query), edit("k", call.key), edit("v", call.value)
@@ -66,10 +66,11 @@ def attend(call: Call, edit: Edit = unchanged) -> Sites:
 
 
 def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    wide = torch.promote_types(scores.dtype, torch.float32)
     if sinks is None:
-        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+        return scores.softmax(-1, dtype=wide).to(scores.dtype)
     column = sinks.view(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1).to(scores.dtype)
-    return torch.cat([scores, column], -1).softmax(-1, dtype=torch.float32)[..., :-1].to(scores.dtype)
+    return torch.cat([scores, column], -1).softmax(-1, dtype=wide)[..., :-1].to(scores.dtype)
 
 
 def part(call: Call, heads: range, rows: range) -> Call:

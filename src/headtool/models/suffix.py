@@ -156,8 +156,9 @@ class Suffix:
 
 
 def _stacked(x: Any, n: int) -> Any:
-    """Copies of what has a batch of one; what has no batch (embeddings of distances) is shared."""
-    return x.expand(n, *x.shape[1:]) if isinstance(x, torch.Tensor) and x.dim() > 2 and len(x) == 1 else x
+    """Copies of hidden states; masks and distances, of a batch of one, serve all, and embeddings of distances have none."""
+    many = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() > 2 and len(x) == 1
+    return x.expand(n, *x.shape[1:]) if many else x
 
 
 def resumable(adapter: Adapter, batch: Batch) -> bool:
