@@ -51,7 +51,7 @@ def drawn(adapter, site, layer, seed, chosen, *, pattern="flip", length=LENGTH, 
 
 
 # Torch multiplies grouped experts in no wider dtype.
-NARROW = {"mixtral": torch.float32, "gpt_oss": torch.float32}
+NARROW = dict.fromkeys(("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe"), torch.float32)
 
 
 @functools.cache
