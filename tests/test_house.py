@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting"},
+    {"scores", "tasks", "figures", "training", "reporting", "faults"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -29,6 +29,8 @@ FLOORS = [
 MEANT = {
     ("scores", "figures"),
     ("scores", "tasks"),
+    ("faults", "figures"),
+    ("faults", "tasks"),
     ("reporting", "figures"),
     ("options", "models"),
     ("options", "folder"),

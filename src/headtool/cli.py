@@ -17,7 +17,7 @@ import typer
 from headtool import __version__
 from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
 
-COMMANDS = ("score", "finetune", "report")
+COMMANDS = ("score", "finetune", "inject", "report")
 
 app = typer.Typer(
     name="headtool",

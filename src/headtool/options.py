@@ -17,6 +17,7 @@ from headtool import folder
 from headtool.errors import HeadtoolError
 
 SEEDS = 2**63 - 1  # the largest that every generator takes
+MANY = 1 << 20  # numbers that a range may hold
 REPEATED = ("field", "runs", "compare")  # flags and arguments that are given again and again
 GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
 
@@ -130,6 +131,19 @@ def number_or(word: str, text: str | int, what: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,18}", str(text)) or int(text) < 1:
         raise HeadtoolError(f"{what} {text}: neither '{word}' nor a number from 1", hint=f"for example {what} 32")
     return int(text)
+
+
+def numbers(text: str, what: str) -> list[int]:
+    """A list of whole numbers from 0, with ranges, such as 0,3,6-9: ascending, each once. Raises HeadtoolError."""
+    found: set[int] = set()
+    for word in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= first + MANY:
+            hint = f"numbers and ranges, for example {what} 0,3,6-9"
+            raise HeadtoolError(f"{what} {text}: '{word}' is neither a number nor a range", hint=hint)
+        found.update(range(first, last + 1))
+    return sorted(found)
 
 
 TOP = 20  # heads that count as the top, where nobody says how many

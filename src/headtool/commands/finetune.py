@@ -212,7 +212,6 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     """Read the rows, prepare theta0 or find it prepared, train, save theta1."""
     from headtool.models import classifier
     from headtool.models.locate import locate
-    from headtool.scores.outcome import model_facts
     from headtool.tasks import labels, splits
     from headtool.training import course, outcome
 
@@ -242,7 +241,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
         return outcome.show_plan(run, opened.adapter, train, evaluate, recipe, adapters)
     if own is not None and not classifier.fits(own, names):
         console.note(f"the model's classifier has other classes ({', '.join(own[:4])}): a new one is drawn")
-    run.manifest["model"] = model_facts(opened.adapter) | {
+    run.manifest["model"] = opened.adapter.facts() | {
         "label": located.label, "id": located.model_id, "revision": located.revision, "classes": len(names)
     }  # fmt: skip
     run.manifest["data"] = {

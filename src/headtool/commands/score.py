@@ -209,13 +209,14 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     from headtool.models.open import kind_of, open_model, same_tokens
     from headtool.record.files import read_part
     from headtool.scores import importance, outcome, passes, rounds
+    from headtool.tasks import labels
 
     console, by_need = run.console, passes.needs(names)
     with run.clock.phase("data"):
         chosen = passes.choose(run, names, layout.find(located.model_type, ask.family).causal, ask)
     with run.clock.phase("open"):
         headless = kind_of(located) == "headless" and set(by_need.values()) & set(passes.LOSSES)
-        classes = passes.classes(chosen) if headless else None
+        classes = labels.count(chosen) if headless else None
         adapter = open_model(
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
             weights=not ask.dry_run, classes=classes, seed=ask.seed,
@@ -250,7 +251,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     }
     if ask.dry_run:
         return _show_plan(run, adapter, plan.passes, len(units), decisive)
-    run.manifest["model"] = outcome.model_facts(adapter)
+    run.manifest["model"] = adapter.facts()
     run.manifest["top_k"] = ask.top_k
     run.manifest["data"] = plan.facts
     parts = run.parts(decisive)

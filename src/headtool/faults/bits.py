@@ -113,6 +113,11 @@ def apply(values: torch.Tensor, keep: torch.Tensor, flip: torch.Tensor) -> torch
     return ((stored & keep) ^ flip).view(values.dtype)
 
 
+def stored(x: torch.Tensor) -> tuple[int, float]:
+    """(bits, value) of one number: its bits as an unsigned integer."""
+    return int(x.view(INTEGERS[x.element_size()]).item()) % (1 << bits_of(x.dtype)), float(x)
+
+
 def signed(patterns: list[int], dtype: torch.dtype) -> torch.Tensor:
     """Bit patterns (unsigned Python integers) as a tensor of the signed integers that have those bits."""
     width = bits_of(dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 
 from headtool import folder
 from headtool.errors import HeadtoolError
-from headtool.models.sites import Edit, Sites, attend, unchanged
+from headtool.models.sites import Edit, Sites, attend, handled, opened, unchanged
 
 if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
@@ -93,6 +94,29 @@ def found(
 ) -> dict[str, tuple[torch.Tensor, ...]]:
     """The residuals of detectors on what stands at the sites."""
     return {name: module.check(states.get(name), sites) for name, module in detectors.items()}
+
+
+@contextlib.contextmanager
+def watched(
+    adapter: Adapter,
+    layer: int,
+    detectors: Mapping[str, ModuleType],
+    look: Callable[[Sites, dict[str, tuple[torch.Tensor, ...]]], None],
+    edit: Edit = unchanged,
+) -> Iterator[None]:
+    """Let detectors work on a layer while the model runs inside; look is shown what stood at its sites, and what they found."""
+    if adapter.layout.interface:
+
+        def handle(call: Call) -> torch.Tensor:
+            seen, residuals = guarded(call, detectors, edit)
+            look(seen, residuals)
+            return seen.out.transpose(1, 2).contiguous()
+
+        with handled(adapter.attention(layer), handle):
+            yield
+    else:
+        with opened(adapter, layer, edit, lambda seen: look(seen, found(detectors, seen, {}))):
+            yield
 
 
 def worst(residual: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from headtool.faults import bounds, compare, guard
-from headtool.faults.bits import INTEGERS
-from headtool.faults.fault import BY_KEY, Fault, editing
+from headtool.faults.bits import INTEGERS, stored
+from headtool.faults.fault import BY_KEY, Fault, check_index, editing
 from headtool.models import sites
 from headtool.models.batches import Batch
 from headtool.models.sites import Sites
@@ -89,6 +89,8 @@ class _Struck:
 
 def run(setup: Setup, recorded: Suffix, faults: Sequence[Fault]) -> list[Result]:
     """The results of faults in one layer of one sequence, in their order."""
+    for fault in faults:
+        check_index(fault, setup.adapter.geometry, recorded.length)
     base = base_loss(setup, recorded)
     struck = [_strike(setup, recorded, some, base) for some in _alike(setup, recorded, faults)]
     _follow(setup, recorded, struck)
@@ -128,10 +130,10 @@ def _strike(setup: Setup, recorded: Suffix, faults: list[Fault], base: float) ->
         residuals = guard.found(setup.detectors, seen, {})
         inner = _within(seen, heads, rows)
         kv_heads = heads
-    stored = inner.out.contiguous().view(INTEGERS[inner.out.element_size()])
+    patterns = inner.out.contiguous().view(INTEGERS[inner.out.element_size()])
     results = []
     ratios = {name: setup.limits.ratio(name, one.layer, found).tolist() for name, found in residuals.items()}
-    bound = _bounds(setup, inner)
+    bound = _bounds(setup, inner, heads, rows)
     site = getattr(inner, one.site)
     for copy, fault in enumerate(faults, 1):
         head = fault.head - (kv_heads.start if fault.site in ("k", "v") else heads.start)
@@ -143,15 +145,15 @@ def _strike(setup: Setup, recorded: Suffix, faults: list[Fault], base: float) ->
             Result(
                 fault,
                 masked=fault.site in BY_KEY and not bool(inner.visible[0, 0, row, fault.column]),
-                before=_number(site[0, head, row, fault.column]),
-                after=_number(site[copy, head, row, fault.column]),
+                before=stored(site[0, head, row, fault.column]),
+                after=stored(site[copy, head, row, fault.column]),
                 loss_base=base,
                 ratios=ratio,
                 corrected=(clean and not setup.permanent) if caught else None,
                 bound=None if bound is None else {name: values[copy] for name, values in bound.items()},
             )
         )
-    return _Struck(results, heads, rows, inner.out[1:], (stored != stored[:1])[1:])
+    return _Struck(results, heads, rows, inner.out[1:], (patterns != patterns[:1])[1:])
 
 
 def _within(seen: Sites, heads: range, rows: range) -> Sites:
@@ -163,12 +165,7 @@ def _within(seen: Sites, heads: range, rows: range) -> Sites:
     )  # fmt: skip
 
 
-def _number(x: torch.Tensor) -> tuple[int, float]:
-    width = x.element_size() * 8
-    return int(x.view(INTEGERS[x.element_size()]).item()) % (1 << width), float(x)
-
-
-def _bounds(setup: Setup, seen: Sites) -> dict[str, list[float]] | None:
+def _bounds(setup: Setup, seen: Sites, heads: range, rows: range) -> dict[str, list[float]] | None:
     """Of each copy, the bounds at the row where epsilon is nearest to, or farthest outside, of them."""
     if setup.reference == "none":
         return None
@@ -178,7 +175,8 @@ def _bounds(setup: Setup, seen: Sites) -> dict[str, list[float]] | None:
     found = bounds.of_sites(seen, setup.method, golden, setup.tolerance)
     margin = found.margin.nan_to_num(nan=torch.inf, neginf=-torch.inf).flatten(1)
     at = margin.argmin(1, keepdim=True)
-    columns = {"row": (at[:, 0] % found.margin.shape[2]).tolist(), "head": (at[:, 0] // found.margin.shape[2]).tolist()}
+    count = found.margin.shape[2]
+    columns = {"row": (at[:, 0] % count + rows.start).tolist(), "head": (at[:, 0] // count + heads.start).tolist()}
     for name in ("n", "epsilon", "lower1", "middle", "upper1", "upper2", "margin"):
         values = getattr(found, name).expand_as(found.margin).flatten(1)
         columns[name] = values.gather(1, at)[:, 0].tolist()

@@ -76,6 +76,17 @@ class Adapter:
         """The id that fills a batch up; masked, so any valid id serves."""
         return next(i for i in (self.tokenizer.pad_token_id, self.model.config.pad_token_id, 0) if i is not None)
 
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of the model."""
+        g = self.geometry
+        return {
+            "label": self.located.label, "id": self.located.model_id, "revision": self.located.revision,
+            "model_type": self.located.model_type, "kind": self.kind, "parameters": self.parameters,
+            "layers": g.layers, "heads": g.heads, "kv_heads": g.kv_heads, "head_dim": g.head_dim, "width": g.width,
+            "dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device),
+            "bytes": self.parameters * self.dtype.itemsize,
+        }  # fmt: skip
+
     def block(self, layer: int) -> Any:
         return heads.submodule(self.base, self.layout.blocks)[layer]
 

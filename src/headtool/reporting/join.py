@@ -180,7 +180,7 @@ def _in_order(frame: pl.DataFrame, scores: Iterable[str]) -> pl.DataFrame:
     """The columns in the order and with the types of the schema; layer and head first."""
     types = {
         column.name: getattr(pl, column.kind)
-        for column in tables.TABLES["report"].resolve(scores)
+        for column in tables.TABLES["report"].resolve({"score": scores})
         if column.name in frame.columns
     }
     return frame.select(pl.col(name).cast(kind) for name, kind in types.items())

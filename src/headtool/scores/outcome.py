@@ -112,18 +112,6 @@ def write(
     return Results(measured, sure)
 
 
-def model_facts(adapter: Adapter) -> dict[str, Any]:
-    """What the manifest says of the model."""
-    g = adapter.geometry
-    return {
-        "label": adapter.located.label, "id": adapter.located.model_id, "revision": adapter.located.revision,
-        "model_type": adapter.located.model_type, "kind": adapter.kind, "parameters": adapter.parameters,
-        "layers": g.layers, "heads": g.heads, "kv_heads": g.kv_heads, "head_dim": g.head_dim, "width": g.width,
-        "dtype": str(adapter.dtype).removeprefix("torch."), "device": str(adapter.device),
-        "bytes": adapter.parameters * adapter.dtype.itemsize,
-    }  # fmt: skip
-
-
 def summary(run: Run, results: Results) -> list[Any]:
     """The closing words: what was run, the top heads, where time and memory went, what is left behind."""
     from rich.text import Text

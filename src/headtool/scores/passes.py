@@ -78,14 +78,6 @@ def choose(run: Run, names: Sequence[str], causal: bool, ask: SimpleNamespace) -
     return chosen
 
 
-def classes(chosen: load.Chosen | None) -> int | None:
-    """How many classes the rows' labels name by number, for a model without a head; None where they name none."""
-    if chosen is None or all(example.label is None for example in chosen.examples()):
-        return None
-    found = labels.read(chosen)
-    return max(2, 1 + max(int(value) for value in found.first)) if found.numbered else None
-
-
 def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen | None, ask: SimpleNamespace) -> Plan:
     """The passes over the data for forward scores, ablation and gradients, and over repeated tokens for patterns."""
     plan, by_need = Plan(), needs(names)

@@ -93,6 +93,14 @@ def classes(labels: Labels, task: Sequence[str] | None, model: Sequence[str] | N
     return tuple(f"LABEL_{i}" for i in range(count))
 
 
+def count(rows: Chosen | None) -> int | None:
+    """How many classes the rows' labels name by number, for a model without a head; None where they name none."""
+    if rows is None or all(example.label is None for example in rows.examples()):
+        return None
+    found = read(rows)
+    return max(2, 1 + max(int(value) for value in found.first)) if found.numbered else None
+
+
 def numbers(labels: Labels, names: Sequence[str]) -> np.ndarray:
     """The class number of each row: (example,) int64. Raises HeadtoolError for a label that is none of the classes."""
     number: dict[int | str, int] = {}

@@ -67,7 +67,7 @@ class Targets:
             if self.classes is not None:
                 made: Encoding | None = dataclasses.replace(encoding, targets=int(self.classes[place]))
             elif self.loss == "masked":
-                made = _masked(encoding, self.tokenizer.mask_token_id, special, self.seed, place)
+                made = masked(encoding, self.tokenizer.mask_token_id, special, self.seed, place)
             else:
                 made = _next_tokens(encoding, only_span=self.loss == "answer")
             if made is None:
@@ -102,7 +102,7 @@ def _next_tokens(encoding: Encoding, *, only_span: bool) -> Encoding | None:
     return Encoding(encoding.ids[: stop - 1], None, None, encoding.cut, targets)
 
 
-def _masked(encoding: Encoding, mask: int, special: set[int], seed: int, place: int) -> Encoding | None:
+def masked(encoding: Encoding, mask: int, special: set[int], seed: int, place: int) -> Encoding | None:
     """A seeded share of the tokens replaced by the mask, which they are the targets of."""
     ids: Sequence[int] = encoding.ids
     plain = [i for i, token in enumerate(ids) if token not in special]

@@ -20,4 +20,4 @@ TOLD = "a row whose mean score is outside what its scores allow (self reference,
 def check(state: None, sites: Sites) -> tuple[torch.Tensor]:
     """How far epsilon is outside its bounds, 0 inside: (batch, head, query). See headtool.faults.bounds."""
     found = of_sites(sites)
-    return ((-found.margin).clamp(min=0).nan_to_num(nan=torch.inf),)
+    return ((-found.margin).clamp(min=0).nan_to_num(nan=0.0, posinf=torch.inf),)  # NaN: one visible key, no bounds

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headtool.record.tables import finetune, report, score
+from headtool.record.tables import finetune, inject, report, score
 from headtool.record.tables.columns import Table
 from headtool.record.tables.score import SCORES
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORES", "TABLES", "build"]
 
-MODULES = (score, report, finetune)  # one a command
+MODULES = (score, report, finetune, inject)  # one a command
 TABLES: Mapping[str, Table] = {table.name: table for module in MODULES for table in module.TABLES}
 
 
-def build(name: str, columns: Mapping[str, Sequence[Any]], scores: Iterable[str] = ()) -> pl.DataFrame:
+def build(
+    name: str, columns: Mapping[str, Sequence[Any]], scores: Iterable[str] = (), **names: Iterable[str]
+) -> pl.DataFrame:
     """A frame of the named table from whole columns, in the schema's order, sorted by its key.
+
+    scores, and names by their word, are what {score} and its like in the names of columns stand for.
 
     Columns that are not given are left out, except those of the key. Raises ValueError for a column that the
     schema does not know, for NaN or infinity (missing is None), and for columns of unequal length.
@@ -31,7 +35,7 @@ def build(name: str, columns: Mapping[str, Sequence[Any]], scores: Iterable[str]
     import polars as pl
 
     table = TABLES[name]
-    schema = {column.name: getattr(pl, column.kind)() for column in table.resolve(scores)}
+    schema = {column.name: getattr(pl, column.kind)() for column in table.resolve({"score": scores, **names})}
     stray = set(columns) - set(schema)
     if stray:
         raise ValueError(f"table {name} has no column {sorted(stray)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. A name with {score} stands for one column a score that was asked for."""
+    """A column. A name with {score}, {detector} ... stands for one column a score or detector that was asked for."""
 
     name: str
     kind: str  # a Polars type
@@ -26,17 +27,14 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
 
-    def resolve(self, scores: Iterable[str]) -> tuple[Column, ...]:
-        """The columns for the scores of a run: {score} filled in."""
-        resolved: list[Column] = []
-        names = list(scores)
-        templated = [column for column in self.columns if "{score}" in column.name]
-        for column in self.columns:
-            if column not in templated:
-                resolved.append(column)
-        for score in names:
-            for column in templated:
-                resolved.append(Column(column.name.format(score=score), column.kind, column.unit, column.doc))
+    def resolve(self, names: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
+        """The columns of a run: {score} and its like filled in with what names holds under that word, at the end."""
+        kind = {column: found[1] for column in self.columns if (found := re.search(r"{(\w+)}", column.name))}
+        resolved = [column for column in self.columns if column not in kind]
+        for word, filled in names.items():
+            for name in filled:
+                for column in (column for column, its in kind.items() if its == word):
+                    resolved.append(Column(column.name.format(**{word: name}), column.kind, column.unit, column.doc))
         return tuple(resolved)
 
 

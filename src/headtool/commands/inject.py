@@ -1,0 +1,375 @@
+"""headtool inject: soft errors in attention, what they do, and what catches them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from headtool import folder, ranks
+from headtool import options as opt
+from headtool.console import Console
+from headtool.errors import HeadtoolError
+
+if TYPE_CHECKING:
+    from headtool.faults.campaign import Campaign
+    from headtool.faults.sequences import Sequences
+    from headtool.models.adapter import Adapter
+    from headtool.models.locate import Located
+    from headtool.record.run import Run
+
+FAULTS, WATCH = "Faults", "Detectors"
+DETECTORS = folder.names("headtool.faults.detectors")
+SETS = ("cheap", "standard", "strict")
+SITES = ("q", "k", "v", "scores", "weights", "out")
+
+
+def complete_sites(incomplete: str) -> list[str]:
+    return opt.of_list(SITES, incomplete)
+
+
+def complete_detectors(incomplete: str) -> list[str]:
+    return opt.of_list((*SETS, "none", *DETECTORS), incomplete)
+
+
+Sites = Annotated[
+    str,
+    opt.flag("--sites", help=f"A list of {', '.join(SITES)}.", group=FAULTS, autocompletion=complete_sites),
+]
+Bits = Annotated[str, opt.flag("--bits", metavar="all|LIST", help="Bits, from 0, such as 0,20-31.", group=FAULTS)]
+Layers = Annotated[
+    str, opt.flag("--layers", metavar="first|all|random|LIST", help="random: one by seed and site.", group=FAULTS)
+]
+Heads = Annotated[str, opt.flag("--heads", metavar="all|LIST", help="Query heads to hit.", group=FAULTS)]
+Seeds = Annotated[
+    str, opt.flag("--seeds", metavar="LIST", help="Each draws one element a site and layer.", group=FAULTS)
+]
+Sweep = Annotated[
+    bool,
+    opt.flag("--sweep/--sample", help="Every cell (site, layer, bit, seed), or rounds of a sample.", group=FAULTS),
+]
+Margin = Annotated[
+    float, opt.flag("--margin", help="--sample: half the width of the harmful rate's interval to reach.", group=FAULTS)
+]
+Confidence = Annotated[float, opt.flag("--confidence", help="--sample: of that interval.", group=FAULTS)]
+Pattern = Annotated[
+    str,
+    opt.flag(
+        "--pattern",
+        metavar="PATTERN",
+        help="flip, multi:N, stuck0, stuck1, random, value:X or burst:N.",
+        group=FAULTS,
+    ),
+]
+Duration = Annotated[
+    Literal["transient", "permanent"],
+    opt.flag("--duration", help="permanent: it strikes again at a recomputation, and at every step.", group=FAULTS),
+]
+Phase = Annotated[
+    Literal["forward", "backward"],
+    opt.flag("--phase", help="backward: hit the gradient at the site during a training step.", group=FAULTS),
+]
+Harm = Annotated[
+    float, opt.flag("--harm", help="Relative change of the loss above which a fault is harmful.", group=FAULTS)
+]
+Steps = Annotated[
+    str, opt.flag("--steps", metavar="LIST", help="backward: take the loss after so many steps.", group=FAULTS)
+]
+Lr = Annotated[float, opt.flag("--lr", help="backward: learning rate of AdamW.", group=FAULTS)]
+Detect = Annotated[
+    str,
+    opt.flag(
+        "--detect",
+        metavar="SET|NAME,..|none",
+        help=f"cheap, standard, strict, or a list of {', '.join(DETECTORS)}.",
+        group=WATCH,
+        autocompletion=complete_detectors,
+    ),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    opt.flag("--calibration", metavar="FILE", help="The limits of an earlier run: its calibration.json.", group=WATCH),
+]
+Bounds = Annotated[
+    Literal["self", "golden", "none"],
+    opt.flag("--bounds", help="Softmax bounds from the suspect run's own scores, or the clean run's.", group=WATCH),
+]
+Epsilon = Annotated[
+    Literal["s@w", "q@o", "comb"],
+    opt.flag("--epsilon", help="From scores and weights, from <out, q> where K = V, or the worse.", group=WATCH),
+]
+Tolerance = Annotated[
+    float | None,
+    opt.flag("--tolerance", help="Of the bounds, relative; default by dtype, 1e-5 in fp32.", group=WATCH),
+]
+ForceKv = Annotated[
+    bool, opt.flag("--force-kv-equal", help="Give the key projections the values' weights and biases.", group=WATCH)
+]
+Runs = Annotated[int, opt.flag("--runs", min=1, help="Repetitions of the performance table.", group=opt.GROUP_TALK)]
+Verify = Annotated[
+    int, opt.flag("--verify", min=0, help="Run this many random faults the naive way too.", group=FAULTS)
+]
+Count = Annotated[int, opt.flag("--sequences", min=1, help="Sequences under test.", group=opt.GROUP_DATA)]
+Calibrate = Annotated[
+    int, opt.flag("--calibrate", min=1, help="Sequences before them that set the detectors' limits.", group=WATCH)
+]
+Batch = Annotated[
+    int, opt.flag("--batch-size", min=1, help="Sequences a training or measured batch.", group=opt.GROUP_DATA)
+]
+
+
+def command(
+    model: opt.Model,
+    sites: Sites = "q,k,v,scores,weights,out",
+    bits: Bits = "all",
+    layers: Layers = "all",
+    heads: Heads = "all",
+    seeds: Seeds = "42,123",
+    sweep: Sweep = True,
+    margin: Margin = 0.01,
+    confidence: Confidence = 0.95,
+    pattern: Pattern = "flip",
+    duration: Duration = "transient",
+    phase: Phase = "forward",
+    steps: Steps = "1,10,100",
+    lr: Lr = 1e-4,
+    harm: Harm = 0.01,
+    verify: Verify = 3,
+    detect: Detect = "standard",
+    calibration: CalibrationFile = None,
+    calibrate: Calibrate = 32,
+    bounds: Bounds = "self",
+    epsilon: Epsilon = "s@w",
+    tolerance: Tolerance = None,
+    force_kv_equal: ForceKv = False,
+    data: opt.Data = None,
+    task: opt.Task = None,
+    field: opt.Field = None,
+    sequences: Count = 32,
+    limit: opt.Limit = None,
+    batch_size: Batch = 8,
+    max_length: opt.MaxLength = 128,
+    seed: opt.Seed = 42,
+    family: opt.Family = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    threads: opt.Threads = 0,
+    runs: Runs = 5,
+    out: opt.Out = None,
+    force: opt.Force = False,
+    shard: opt.Shard = None,
+    dry_run: opt.DryRun = False,
+    config: opt.Config = None,
+    json: opt.Json = False,
+    jsonl: opt.JsonLines = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    debug: opt.Debug = False,
+) -> Path:
+    """Inject soft errors into attention; measure what they do and what catches them.
+
+    [bold]headtool inject demo[/]
+    [bold]headtool inject demo --sites scores,out --bits 20-31 --layers first --detect strict[/]
+    [bold]headtool inject demo-encoder --sample --margin 0.02 --bounds golden[/]
+    [bold]headtool inject demo --phase backward --sites v --bits 23-31 --seeds 1 --steps 1,10[/]
+
+    Leaves the tables of trials, detectors, bounds and costs, and figures, in a run directory, and prints that directory.
+    """
+    arguments: dict[str, Any] = {name: value for name, value in locals().items()}
+    from headtool.models import layout
+    from headtool.models.locate import locate
+    from headtool.record.files import sha256
+    from headtool.record.run import Run
+    from headtool.tasks import load
+
+    share = ranks.share(shard)
+    console = Console(quiet=quiet, verbose=verbose, json=json, silent=share.launched and share.index > 0)
+    for flag, value, most in (("--margin", margin, 0.5), ("--confidence", confidence, 1), ("--harm", harm, math.inf)):
+        if not 0 < value < most:
+            raise HeadtoolError(f"{flag} {value}: not above 0 and below {most}", hint=f"for example {flag} 0.01")
+    if not 0 < lr < math.inf:
+        raise HeadtoolError(f"--lr {lr}: not a number above 0", hint="for example --lr 1e-4")
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise HeadtoolError(f"--tolerance {tolerance}: not a number from 0", hint="for example --tolerance 1e-5")
+    marks = opt.numbers(steps, "--steps")
+    if marks[0] < 1:
+        raise HeadtoolError(
+            "--steps 0: the loss before the first step is there anyway", hint="for example --steps 1,10"
+        )
+    if not sweep and share.count > 1 and not share.launched:
+        hint = "torchrun starts processes that do; or --sweep"
+        raise HeadtoolError("--sample decides after each round, so all shares must run at the same time", hint=hint)
+    if phase == "backward" and (detect != "standard" or calibration is not None):
+        raise HeadtoolError("detectors watch the forward phase", hint="leave out --detect and --calibration")
+    if calibration is not None and not Path(calibration).is_file():
+        raise HeadtoolError(
+            f"--calibration {calibration}: there is no such file", hint="an earlier run's calibration.json"
+        )
+    load.check(data, task, field or ())
+    located = locate(model)
+    layout.find(located.model_type, family)
+    inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
+    if calibration is not None:
+        arguments["calibration"] = sha256(Path(calibration))
+    ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration)
+    with Run.start(
+        "inject", arguments, inputs, label=located.label, out=Path(out) if out is not None else None, force=force,
+        console=console, share=share, dry=dry_run,
+    ) as run:  # fmt: skip
+        if run.done and not dry_run:
+            console.note("done already; --force does it again")
+            return run.announce()
+        return _run(run, located, ask)
+
+
+def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
+    """Open, read, calibrate, inject what is missing, and, where that completes the set, merge and write."""
+    from headtool.faults import bits, calibration, campaign, cost, course, guard, outcome, work
+    from headtool.faults import sequences as under_test
+    from headtool.faults.gather import gather
+    from headtool.models import layout
+    from headtool.models import sites as six
+    from headtool.models.open import kind_of, open_model
+    from headtool.tasks import labels, load
+
+    console, forward = run.console, ask.phase == "forward"
+    pattern = bits.parse(ask.pattern)
+    names = guard.names_of("" if ask.detect == "none" or not forward else ask.detect)
+    if ask.data is None and ask.task is None:
+        console.note("neither --data nor --task: the built-in task 'demo'")
+    with run.clock.phase("data"):
+        causal = layout.find(located.model_type, ask.family).causal
+        chosen = load.choose(
+            data=ask.data, task=ask.task, encoder=not causal, fields=ask.field or (), limit=ask.limit, subset=None
+        )
+    with run.clock.phase("open"):
+        classes = labels.count(chosen) if kind_of(located) == "headless" else None
+        adapter = open_model(
+            located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads, classes=classes,
+            seed=ask.seed,
+        )  # fmt: skip
+    if adapter.drawn:
+        console.warn(f"the checkpoint has no classifier: one of {classes} classes is drawn at random (seed {ask.seed})")
+    six.require(adapter)
+    if ask.force_kv_equal:
+        calibration.force_kv_equal(adapter)
+    with run.clock.phase("data"):
+        calibrating = 0 if not names or ask.calibration_file is not None else ask.calibrate
+        longest = min(ask.max_length, adapter.longest)
+        tested = under_test.read(
+            adapter, chosen, max_length=longest, calibrating=calibrating, tested=ask.sequences, seed=ask.seed
+        )
+    for note in (*chosen.notes, *tested.notes):
+        console.note(note)
+    first = calibration.clean(adapter, tested.batch(adapter, 0), {}, method=None, tolerance=None)
+    equal = bool(calibration.kv_equal(first.apart, adapter.dtype).all())
+    if ask.force_kv_equal and not equal:
+        console.warn(
+            "keys are not the values, though they are projected alike: a rotation or a norm of the keys undoes it"
+        )
+    if forward:
+        _bounds_can(adapter, equal, ask)
+    detectors, left_out = guard.usable(adapter, names, kv_equal=equal)
+    for name, why in left_out.items():
+        console.note(f"the detector {name} is left out: {why}")
+    lengths = tested.lengths if forward else {i: tested.lengths[i] for i in tested.tested[: ask.batch_size]}
+    trials = campaign.settle(
+        adapter.geometry, adapter.dtype, lengths, phase=ask.phase, sites=ask.sites, layers=ask.layers, heads=ask.heads,
+        bits_asked=ask.bits, seeds=ask.seeds, pattern=pattern,
+    )  # fmt: skip
+    faults = trials.sweep() if ask.sweep else []
+    most = len(faults) or trials.enough(ask.margin, ask.confidence)
+    if not ask.sweep:
+        console.note(
+            f"{trials.population:,} faults are possible; +-{ask.margin:g} at {ask.confidence:.0%} asks for {most:,} of them at"
+            f" most, in rounds of one in each of {trials.strata:,} strata"
+        )
+    if ask.dry_run:
+        return _show_plan(run, adapter, tested, trials, most, ask)
+    run.manifest["model"] = adapter.facts()
+    run.manifest["data"] = {
+        "name": chosen.name, "shape": chosen.shape.NAMES[0], "rows": chosen.readable, "loss": tested.loss,
+        "examples": len(tested.examples), "tokens": tested.examples.tokens, "max_length": longest,
+    }  # fmt: skip
+    decisive = {
+        "device": adapter.runs_on.type, "dtype": str(adapter.dtype), "lengths": list(map(int, tested.examples.lengths)),
+        "detectors": list(detectors), "chunk": campaign.CHUNK[ask.phase],
+    }  # fmt: skip
+    parts = run.parts(decisive)
+    seen = course.clean(run, adapter, tested, detectors, parts, ask)
+    facts = {
+        "model": run.manifest["inputs"]["weights_sha256"], "dtype": str(adapter.dtype).removeprefix("torch."),
+        "length": int(tested.examples.lengths.max()), "force_kv_equal": ask.force_kv_equal,
+    }  # fmt: skip
+    if ask.calibration_file is not None:
+        limits = calibration.load(Path(ask.calibration_file), facts, detectors, adapter.geometry.layers)
+    else:
+        limits = calibration.limits(detectors, [seen[i] for i in tested.calibration])
+    with run.clock.phase("open"):
+        permanent = ask.duration == "permanent"
+        worker: work.Forward | work.Backward
+        if forward:
+            worker = work.forward(
+                adapter, tested, detectors=detectors, limits=limits, reference=ask.bounds, method=ask.epsilon,
+                tolerance=ask.tolerance, harm=ask.harm, permanent=permanent,
+            )  # fmt: skip
+        else:
+            worker = work.backward(adapter, tested, ask.batch_size, ask.marks, ask.lr, permanent=permanent)
+    found: course.Parts | None
+    if ask.sweep:
+        found = course.inject(run, worker, faults, parts, 0, 0, len(faults))
+    else:
+        faults, found = course.sample(run, worker, trials, parts, most, ask)
+    if run.share.launched and run.share.index > 0:
+        return run.path  # rank 0 waits for all parts, merges and says so
+    if found is None:
+        console.note("this share is done; the one that completes the set merges it")
+        return run.announce()
+    with run.merging() as merged_already:
+        if not merged_already:
+            with run.clock.phase("verify"):
+                course.verify(run, worker, faults, ask)
+            with run.clock.phase("measure"):
+                method = None if ask.bounds == "none" or not forward else ask.epsilon
+                performance = cost.measure(adapter, tested, trials, detectors, ask, method=method)
+            with run.clock.phase("write"):
+                run.manifest["trials"] = len(faults)
+                gathered = gather(faults, found, list(detectors), ask.harm)
+                outcome.write(run, adapter, tested, outcome.Findings(gathered, seen, limits, performance), ask)
+                if detectors and ask.calibration_file is None:
+                    run.write_json("calibration.json", calibration.held(facts, limits, len(tested.calibration)))
+            run.finish()
+            console.show(*outcome.closing(run, ask))
+    return run.announce()
+
+
+def _bounds_can(adapter: Adapter, equal: bool, ask: SimpleNamespace) -> None:
+    """Raise HeadtoolError for an epsilon that this model does not have."""
+    if ask.bounds == "none" or ask.epsilon == "s@w":
+        return
+    config = adapter.model.config.get_text_config()
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    if capped or not adapter.layout.interface or adapter.located.model_type == "gpt_oss":
+        raise HeadtoolError(f"--epsilon {ask.epsilon}: this family's scores are not q k^T alone", hint="--epsilon s@w")
+    if not equal:
+        raise HeadtoolError(f"--epsilon {ask.epsilon} needs K = V, and they differ", hint="--force-kv-equal, or s@w")
+
+
+def _show_plan(
+    run: Run, adapter: Adapter, tested: Sequences, trials: Campaign, most: int, ask: SimpleNamespace
+) -> Path:
+    """What the run would do, on stdout."""
+    from headtool.record.clock import human_bytes
+
+    g = adapter.geometry
+    recorded = int(tested.examples.lengths.max()) * g.layers * 9 * g.width * adapter.dtype.itemsize
+    weights = adapter.parameters * adapter.dtype.itemsize
+    fields: dict[str, Any] = {
+        "run": str(run.path), "faults": most, "population": trials.population, "strata": trials.strata,
+        "sequences": len(tested.tested), "calibrating": len(tested.calibration), "tokens": tested.examples.tokens,
+        "model_bytes": weights, "memory_bytes": weights * (1 if ask.phase == "forward" else 6) + 3 * recorded,
+    }  # fmt: skip
+    told = fields | {name: human_bytes(fields[name]) for name in ("model_bytes", "memory_bytes")}
+    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
+    return run.path

@@ -1,0 +1,149 @@
+"""Which trials a run is made of: every cell given, or a sample of cells in rounds; and how they are dealt out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from headtool import options as opt
+from headtool.errors import HeadtoolError, unknown
+from headtool.faults import bits
+from headtool.faults.fault import SHARED, Fault, shape_of
+from headtool.faults.intervals import leveugle
+from headtool.models.heads import Geometry
+from headtool.models.sites import SITES
+
+CHUNK = {"forward": 128, "backward": 4}  # faults a part
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The cells of a run: (site, layer, bit, seed), and from which elements each cell's is drawn.
+
+    lengths: of the sequences under test, by their number. layers is None for one layer drawn by each seed and site.
+    """
+
+    geometry: Geometry
+    dtype: torch.dtype
+    phase: str
+    sites: tuple[str, ...]
+    layers: tuple[int, ...] | None
+    heads: tuple[int, ...]
+    bit_numbers: tuple[int, ...]
+    seeds: tuple[int, ...]
+    pattern: bits.Pattern
+    lengths: dict[int, int]
+
+    @property
+    def strata(self) -> int:
+        """How many (site, layer, bit) there are."""
+        layers = 1 if self.layers is None else len(self.layers)
+        return len(self.sites) * layers * len(self.bit_numbers)
+
+    @cached_property
+    def population(self) -> int:
+        """How many faults there are to choose from."""
+        total, layers = 0, range(self.geometry.layers) if self.layers is None else self.layers
+        for site in self.sites:
+            for length in self.lengths.values():
+                _, rows, columns = shape_of(site, self.geometry, length)
+                total += len(self._heads(site)) * rows * columns
+        return total * len(layers) * len(self.bit_numbers)
+
+    def enough(self, margin: float, confidence: float) -> int:
+        """How many trials a margin of error asks for, in whole rounds of one a stratum."""
+        wanted = leveugle(self.population, margin, confidence)
+        return -(-wanted // self.strata) * self.strata
+
+    def sweep(self) -> list[Fault]:
+        """One trial a cell; its element is drawn by the seed, the same for all bits."""
+        return [fault for seed in self.seeds for fault in self.draw(seed, ())]
+
+    def round(self, number: int) -> list[Fault]:
+        """One trial a stratum: a round of a sample."""
+        return self.draw(self.seeds[0], (number,))
+
+    def draw(self, seed: int, more: tuple[int, ...]) -> list[Fault]:
+        """One element a site and layer, hit at every bit."""
+        found = []
+        for at, site in enumerate(self.sites):
+            for layer in self.layers or (self._layer(seed, at, more),):
+                rng = np.random.default_rng([seed, SITES.index(site), layer, *more])
+                sequence = int(rng.choice(list(self.lengths)))
+                head = int(rng.choice(self._heads(site)))
+                _, rows, columns = shape_of(site, self.geometry, self.lengths[sequence])
+                row, column = int(rng.integers(rows)), int(rng.integers(columns))
+                for bit in self.bit_numbers:
+                    keep, flip = bits.masks(self.pattern, bit, self.dtype, rng)
+                    place = (self.phase, site, layer, sequence, head, row, column)
+                    found.append(Fault(*place, self.pattern.name, bit, keep, flip, seed, self.pattern.width))
+        return found
+
+    def _layer(self, seed: int, site: int, more: tuple[int, ...]) -> int:
+        return int(np.random.default_rng([seed, len(SITES) + site, *more]).integers(self.geometry.layers))
+
+    def _heads(self, site: str) -> list[int]:
+        return sorted({self.geometry.kv_head(head) if site in SHARED else head for head in self.heads})
+
+
+def settle(
+    geometry: Geometry,
+    dtype: torch.dtype,
+    lengths: dict[int, int],
+    *,
+    phase: str,
+    sites: str,
+    layers: str,
+    heads: str,
+    bits_asked: str,
+    seeds: str,
+    pattern: bits.Pattern,
+) -> Campaign:
+    """A campaign from what is asked for. Raises HeadtoolError for a site, layer, head or bit that there is not."""
+    asked_sites = tuple(dict.fromkeys(word.strip() for word in sites.split(",") if word.strip()))
+    for site in asked_sites:
+        if site not in SITES:
+            raise unknown("site", site, SITES)
+    if not asked_sites:
+        raise HeadtoolError("--sites is empty", hint=f"the sites are {', '.join(SITES)}")
+    asked_layers: tuple[int, ...] | None = {"first": (0,), "all": tuple(range(geometry.layers)), "random": None}.get(
+        layers, ()
+    )
+    if asked_layers == ():
+        asked_layers = _within(layers, "--layers", geometry.layers)
+    asked_heads = tuple(range(geometry.heads)) if heads == "all" else _within(heads, "--heads", geometry.heads)
+    if not pattern.has_bit:
+        asked_bits = [-1]
+    else:
+        asked_bits = list(range(bits.bits_of(dtype))) if bits_asked == "all" else opt.numbers(bits_asked, "--bits")
+        bits.check_bits(asked_bits, dtype)
+    for bit in asked_bits[:1]:
+        bits.masks(
+            pattern, bit, dtype, np.random.default_rng(0)
+        )  # more bits than there are: said before anything is run
+    return Campaign(
+        geometry, dtype, phase, asked_sites, asked_layers, asked_heads, tuple(asked_bits),
+        tuple(opt.numbers(seeds, "--seeds")), pattern, lengths,
+    )  # fmt: skip
+
+
+def _within(text: str, what: str, count: int) -> tuple[int, ...]:
+    asked = opt.numbers(text, what)
+    if asked[-1] >= count:
+        raise HeadtoolError(f"{what} {asked[-1]}: the model has {count}", hint="they count from 0")
+    return tuple(asked)
+
+
+def deal(faults: Sequence[Fault]) -> list[list[int]]:
+    """The faults (by place) of each part: of one sequence, layer by layer, so that what is recorded serves many."""
+    order = sorted(range(len(faults)), key=lambda i: (faults[i].sequence, faults[i].layer, i))
+    parts: list[list[int]] = []
+    for i in order:
+        if not parts or len(parts[-1]) >= CHUNK[faults[i].phase] or faults[parts[-1][0]].sequence != faults[i].sequence:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
