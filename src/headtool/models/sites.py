@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import functional
@@ -30,6 +30,7 @@ class Sites:
     scores (batch, head, query, key): scaled, capped and masked (a hidden key has the least finite number)
     weights (batch, head, query, key): their softmax; out (batch, head, query, head_dim): the head's output before W_O
     visible (batch or 1, 1, query, key) bool; scaling: what q k^T is multiplied by, None where the scores hold other terms
+    reach: the short form of visible, where it has one: "all" keys, or for as many queries as keys the "earlier" ones
     """
 
     q: torch.Tensor
@@ -42,6 +43,7 @@ class Sites:
     scaling: float | None
     capped: bool = False
     sinks: torch.Tensor | None = None
+    reach: Literal["all", "earlier", "mask"] = "mask"
 
 
 def unchanged(site: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -62,7 +64,10 @@ def attend(call: Call, edit: Edit = unchanged) -> Sites:
     scores = edit("scores", scores.masked_fill(~visible, torch.finfo(scores.dtype).min))
     weights = edit("weights", _softmax(scores, call.sinks))
     out = edit("out", by_group(weights, v))
-    return Sites(q, k, v, scores, weights, out, visible, call.scaling, call.softcap is not None, call.sinks)
+    reach: Literal["all", "earlier", "mask"] = "mask"
+    if call.mask is None and q.shape[2] == k.shape[2]:
+        reach = "earlier" if call.causal else "all"
+    return Sites(q, k, v, scores, weights, out, visible, call.scaling, call.softcap is not None, call.sinks, reach)
 
 
 def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:

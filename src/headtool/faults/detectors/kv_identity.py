@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headtool.faults.detectors.sums import sum_over
+from headtool.faults.detectors.sums import over_visible
 
 if TYPE_CHECKING:
     from headtool.models.sites import Sites
@@ -24,4 +24,4 @@ def check(state: None, sites: Sites) -> tuple[torch.Tensor]:
     """
     assert sites.scaling is not None
     told = (sites.out.float() * sites.q.float()).sum(-1) * sites.scaling
-    return ((told - sum_over(sites.weights.float() * sites.scores.float(), sites.visible)).abs(),)
+    return ((told - over_visible(sites.weights.float() * sites.scores.float(), sites)).abs(),)

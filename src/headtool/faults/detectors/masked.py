@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headtool.faults.detectors.sums import sum_over
+from headtool.faults.detectors.sums import over_hidden
 
 if TYPE_CHECKING:
     from headtool.models.sites import Sites
@@ -18,5 +18,8 @@ TOLD = "weight on a hidden key"
 
 
 def check(state: None, sites: Sites) -> tuple[torch.Tensor]:
-    """The size of the sum of the weights of hidden keys, exactly 0 when all is well: (batch, head, query)."""
-    return (sum_over(sites.weights, ~sites.visible).abs(),)
+    """The size of the sum of the weights of hidden keys, exactly 0 when all is well: (batch, head, 1).
+
+    A weight that is not a number, wherever it stands, makes the sum none.
+    """
+    return (over_hidden(sites.weights, sites).abs(),)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headtool.faults.detectors.sums import sum_over
+from headtool.faults.detectors.sums import over_visible
 
 if TYPE_CHECKING:
     from headtool.faults.guard import Before
@@ -22,16 +22,17 @@ def entry(before: Before) -> torch.Tensor:
     """What each row of scores must sum to: q . (sum of k over the visible keys) scaling, (batch, head, query) float32."""
     assert before.scaling is not None
     group = before.q.shape[1] // before.k.shape[1]
-    summed = _visible_sum(before).repeat_interleave(group, 1)  # (batch, head, query, head_dim)
-    return (before.q.float() * summed).sum(-1) * before.scaling
+    q = before.q.float().transpose(1, 2).unflatten(2, (-1, group))  # (batch, query, kv_head, group, head_dim)
+    told = (q * _visible_sum(before).unsqueeze(3)).sum(-1)
+    return told.flatten(2).transpose(1, 2) * before.scaling
 
 
 def _visible_sum(before: Before) -> torch.Tensor:
-    """The sum of the keys that each query may see: (batch, kv_head, query or 1, head_dim) float32."""
-    k = before.k.float()
+    """The sum of the keys that each query may see: (batch, query or 1, kv_head, head_dim) float32."""
+    k = before.k.float().transpose(1, 2)  # as the projection laid it out
     if before.mask is not None:
-        return before.mask.float() @ k
-    return k.cumsum(2) if before.causal else k.sum(2, keepdim=True)
+        return torch.einsum("bhqk,bkgd->bqgd", before.mask.float().expand(len(k), -1, -1, -1), k)
+    return k.flatten(2).cumsum(1).unflatten(2, k.shape[2:]) if before.causal else k.sum(1, keepdim=True)
 
 
 def check(state: torch.Tensor, sites: Sites) -> tuple[torch.Tensor]:
@@ -39,4 +40,4 @@ def check(state: torch.Tensor, sites: Sites) -> tuple[torch.Tensor]:
 
     Source: Huang and Abraham 1984, "Algorithm-Based Fault Tolerance for Matrix Operations".
     """
-    return ((sum_over(sites.scores.float(), sites.visible) - state).abs(),)
+    return ((over_visible(sites.scores.float(), sites) - state).abs(),)

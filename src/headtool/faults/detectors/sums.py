@@ -1,17 +1,46 @@
-"""Sums over keys that a mask chooses, in one pass over the attention map."""
+"""Sums over the keys that are visible, or hidden, in one pass over the attention map and without a copy of it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
+if TYPE_CHECKING:
+    from headtool.models.sites import Sites
 
-def sum_over(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Sums over the chosen keys: x (batch, head, query, key), chosen (batch or 1, 1, query, key) bool; in x's dtype.
+ROWS = 32  # of a block along the diagonal
 
-    As a product of matrices where the mask is the same for all sequences: nothing of the map's size is written.
-    """
-    if len(chosen) == 1:
-        flat = x.flatten(0, 1).transpose(0, 1)  # (query, batch x head, key)
-        found = torch.bmm(flat, chosen[0, 0].to(x.dtype).unsqueeze(-1))  # (query, batch x head, 1)
-        return found[..., 0].T.unflatten(0, x.shape[:2])
-    return (x * chosen.to(x.dtype)).sum(-1)
+
+def over_visible(x: torch.Tensor, sites: Sites) -> torch.Tensor:
+    """The sum of each row of x over its visible keys: x (batch, head, query, key) -> (batch, head, query), in x's dtype."""
+    if sites.reach == "all":
+        return x.sum(-1)
+    if sites.reach == "earlier":
+        return _triangle(x, sites.visible[0, 0])
+    chosen = sites.visible.to(x.dtype)
+    if len(chosen) > 1:
+        return (x * chosen).sum(-1)
+    flat = x.flatten(0, 1).transpose(0, 1)  # (query, batch x head, key): a product of matrices a query
+    return torch.bmm(flat, chosen[0, 0].unsqueeze(-1))[..., 0].T.unflatten(0, x.shape[:2])
+
+
+def over_hidden(x: torch.Tensor, sites: Sites) -> torch.Tensor:
+    """The sum of a head's x over all that is hidden: x (batch, head, query, key) -> (batch, head, 1), in x's dtype."""
+    if sites.reach == "all":
+        return x.new_zeros(*x.shape[:2], 1)
+    hidden = (~sites.visible[:, 0]).flatten(1).to(x.dtype)  # (batch or 1, query x key)
+    if len(hidden) == 1:  # the same for all sequences: one product of a matrix and a vector
+        return (x.flatten(2).flatten(0, 1) @ hidden[0]).view(*x.shape[:2], 1)
+    return x.flatten(2) @ hidden.unsqueeze(-1)
+
+
+def _triangle(x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Row sums of a lower triangle: what is left of a block of rows as it is, the block on the diagonal by its mask."""
+    sums = []
+    for start in range(0, x.shape[2], ROWS):
+        stop = min(start + ROWS, x.shape[2])
+        rows = x[:, :, start:stop]
+        found = (rows[..., start:stop] * visible[start:stop, start:stop].to(x.dtype)).sum(-1)
+        sums.append(found + rows[..., :start].sum(-1) if start else found)
+    return torch.cat(sums, 2)
