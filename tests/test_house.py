@@ -101,6 +101,7 @@ def test_imports_go_downwards(file):
         ["report", "--help"],
         ["report"],
         ["finetune", "--help"],
+        ["inject", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -126,6 +127,8 @@ finally:
     [
         ("headtool sc", {"score"}),
         ("headtool rep", {"report"}),
+        ("headtool inject demo --detect ran", {"range"}),
+        ("headtool inject demo --sites q,sc", {"q,scores"}),
         ("headtool score de", {"demo", "demo-encoder"}),
         ("headtool finetune demo --lora-t", {"--lora-targets"}),
         ("headtool score demo --scores en", {"ent", "ent_rel"}),
@@ -185,7 +188,7 @@ def test_every_score_is_a_function_with_a_formula_and_a_unit():
         assert inspect.getdoc(function).startswith("The ")
 
 
-@pytest.mark.parametrize("package", ["headtool.scores", "headtool.tasks", "headtool.models.architectures"])
+@pytest.mark.parametrize("package", ["headtool.scores", "headtool.tasks", "headtool.models.architectures", "headtool.faults.detectors"])
 def test_no_name_is_declared_twice(package):
     declared = [
         name
@@ -199,9 +202,10 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import finetune, report, score
+    from headtool.commands import finetune, inject, report, score
 
     assert headtool.finetune is finetune.command
+    assert headtool.inject is inject.command
     assert headtool.score is score.command
     assert headtool.report is report.command
     with pytest.raises(AttributeError):
