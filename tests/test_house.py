@@ -188,7 +188,9 @@ def test_every_score_is_a_function_with_a_formula_and_a_unit():
         assert inspect.getdoc(function).startswith("The ")
 
 
-@pytest.mark.parametrize("package", ["headtool.scores", "headtool.tasks", "headtool.models.architectures", "headtool.faults.detectors"])
+@pytest.mark.parametrize(
+    "package", ["headtool.scores", "headtool.tasks", "headtool.models.architectures", "headtool.faults.detectors"]
+)
 def test_no_name_is_declared_twice(package):
     declared = [
         name

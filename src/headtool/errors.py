@@ -45,6 +45,7 @@ FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
     ("RuntimeError", "can't allocate memory", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
     ("RuntimeError", "not enough memory", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
     ("MemoryError", "", "the machine is out of memory", "a smaller --batch-size or --max-length", 1),
+    ("NotImplementedError", "copy out of meta tensor", "this family reads weights that --device-map has put on the disk", "more for the devices: --max-memory", 2),
     ("SafetensorError", "No space left", "no space left on the disk", "free some, then run the same command again: finished parts are kept", 1),
     ("RuntimeError", "PytorchStreamWriter failed writing", "a checkpoint cannot be written: the disk may be full", "free some, then run the same command again: finished parts are kept", 1),
     ("SafetensorError", "", "a weight file cannot be read: {e}", "download it again", 2),

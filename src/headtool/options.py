@@ -164,6 +164,27 @@ def memory(text: str) -> int | None:
     return int(float(match[1]) * 1000 ** " kMGT".lower().index(match[2].lower() or " "))
 
 
+def spread(device_map: str, max_memory: str | None, device: str) -> dict[int | str, int] | None:
+    """What each device may hold of a model that is spread, in bytes (empty: all it has); None where it is not spread.
+
+    Raises HeadtoolError where --max-memory is no list of devices and sizes, or comes without --device-map auto.
+    """
+    if device_map == "none":
+        if max_memory is not None:
+            raise HeadtoolError("--max-memory without --device-map auto", hint="add --device-map auto")
+        return None
+    if device != "auto":
+        raise HeadtoolError(f"--device {device} and --device-map auto contradict each other", hint="give one of them")
+    found: dict[int | str, int] = {}
+    for each in (max_memory or "").split(",") if max_memory is not None else []:
+        name, _, size = each.strip().partition("=")
+        if not re.fullmatch(r"cpu|[0-9]{1,3}", name) or not size:
+            hint = "for example --max-memory 0=20GB,cpu=60GB"
+            raise HeadtoolError(f"--max-memory {each}: not of the form DEVICE=SIZE", hint=hint)
+        found[name if name == "cpu" else int(name)] = memory(size) or 0
+    return found
+
+
 # -- the flags ------------------------------------------------------------------------------------------------------
 
 Model = Annotated[
@@ -185,6 +206,23 @@ Family = Annotated[
     ),
 ]
 Device = Annotated[str, flag("--device", help="auto, cpu, cuda, cuda:1, mps.", group=GROUP_MODEL)]
+DeviceMap = Annotated[
+    Literal["none", "auto"],
+    flag(
+        "--device-map",
+        help="auto: spread the model's layers over the GPUs, then memory, then disk.",
+        group=GROUP_MODEL,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    flag(
+        "--max-memory",
+        metavar="DEVICE=SIZE,..",
+        help="--device-map: what each may hold, such as 0=20GB,cpu=60GB; the rest goes to disk.",
+        group=GROUP_MODEL,
+    ),
+]
 Dtype = Annotated[
     Literal["auto", "fp32", "bf16", "fp16", "fp64"],
     flag("--dtype", help="auto: fp32 on a CPU; bf16, else fp16, else fp32 on a GPU.", group=GROUP_MODEL),

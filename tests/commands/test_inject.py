@@ -304,7 +304,9 @@ def test_bounds_golden_and_none(whole, tmp_path):
     assert both.height == ours.height
     violated = table(whole, "bounds").filter(kind="injected", violated=True).join(theirs, on="fault_id")
     of_scores = violated.filter(pl.col("site").is_in(["q", "scores"]), ~pl.col("masked"))
-    assert of_scores["margin"].null_count() == of_scores.height, "visible scores give their own bounds, if they are finite"
+    assert of_scores["margin"].null_count() == of_scores.height, (
+        "visible scores give their own bounds, if they are finite"
+    )
     none = headtool.inject("demo", out=tmp_path / "none", **SMALL | {"bounds": "none", "detect": "none"})
     assert not (none / "tables" / "bounds.parquet").exists()
     assert not (none / "tables" / "detectors.parquet").exists()

@@ -153,6 +153,8 @@ def command(
     seed: opt.Seed = 42,
     family: opt.Family = None,
     device: opt.Device = "auto",
+    device_map: opt.DeviceMap = "none",
+    max_memory: opt.MaxMemory = None,
     dtype: opt.Dtype = "auto",
     threads: opt.Threads = 0,
     runs: Runs = 5,
@@ -212,7 +214,11 @@ def command(
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
     if calibration is not None:
         arguments["calibration"] = sha256(Path(calibration))
-    ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration)
+    spread = opt.spread(device_map, max_memory, device)
+    if spread is not None and (phase == "backward" or force_kv_equal):
+        hint = "leave out --phase backward and --force-kv-equal"
+        raise HeadtoolError("--device-map spreads a model that is only read", hint=hint)
+    ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration, spread=spread)
     with Run.start(
         "inject", arguments, inputs, label=located.label, out=Path(out) if out is not None else None, force=force,
         console=console, share=share, dry=dry_run,
@@ -247,7 +253,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         classes = labels.count(chosen) if kind_of(located) == "headless" else None
         adapter = open_model(
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads, classes=classes,
-            seed=ask.seed,
+            seed=ask.seed, spread=ask.spread,
         )  # fmt: skip
     if adapter.drawn:
         console.warn(f"the checkpoint has no classifier: one of {classes} classes is drawn at random (seed {ask.seed})")

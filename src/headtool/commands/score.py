@@ -128,6 +128,8 @@ def command(
     seed: opt.Seed = 42,
     family: opt.Family = None,
     device: opt.Device = "auto",
+    device_map: opt.DeviceMap = "none",
+    max_memory: opt.MaxMemory = None,
     dtype: opt.Dtype = "auto",
     threads: opt.Threads = 0,
     out: opt.Out = None,
@@ -183,7 +185,8 @@ def command(
     located = locate(model)
     layout.find(located.model_type, family)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
-    ask = SimpleNamespace(**arguments, before=locate(init) if init is not None else None)
+    spread = opt.spread(device_map, max_memory, device)
+    ask = SimpleNamespace(**arguments, spread=spread, before=locate(init) if init is not None else None)
     if ask.before is not None:
         inputs["init_sha256"] = ask.before.fingerprint()["weights_sha256"]
     with Run.start(
@@ -219,7 +222,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         classes = labels.count(chosen) if headless else None
         adapter = open_model(
             located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads,
-            weights=not ask.dry_run, classes=classes, seed=ask.seed,
+            weights=not ask.dry_run, classes=classes, seed=ask.seed, spread=ask.spread,
         )  # fmt: skip
     ask.top_k = opt.top(ask.top_k, adapter.geometry.layers * adapter.geometry.heads)
     if ask.before is not None:

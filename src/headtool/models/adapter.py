@@ -42,8 +42,8 @@ class Adapter:
 
     @property
     def device(self) -> torch.device:
-        """Where the ids go: the device of the embedding."""
-        return self.base.get_input_embeddings().weight.device
+        """Where the ids go: the device of the embedding, or, of one that is not in memory, where it is run."""
+        return heads.runs_on(self.base.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,8 +100,14 @@ class Adapter:
 
     def out_weight(self, layer: int) -> torch.Tensor:
         """W_O by head: (head, head_dim, width), a view. Raises HeadtoolError where it is quantised."""
-        weight = heads.matrix(self.out(layer), self.layout)
+        with heads.in_memory(self.out(layer)):
+            weight = heads.matrix(self.out(layer), self.layout)
         return weight.T.unflatten(0, (self.geometry.heads, self.geometry.head_dim))
+
+    def out_bias(self, layer: int) -> torch.Tensor | None:
+        """The bias of a layer's output projection: (width,), or None."""
+        with heads.in_memory(self.out(layer)):
+            return getattr(self.out(layer), "bias", None)
 
     def forward(self, batch: Batch, **more: Any) -> Any:
         """Run the base model on a batch, padded on either side.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +74,23 @@ def matrix(module: Any, layout: Layout) -> torch.Tensor:
     if not weight.is_floating_point() or weight.dim() != 2:
         raise HeadtoolError("the weights are quantised, and have no per-head slices to read", hint="leave out resid")
     return weight.T if layout.transposed else weight
+
+
+def runs_on(module: Any) -> torch.device:
+    """The device that a module runs on, wherever its weights wait for it."""
+    hook = getattr(module, "_hf_hook", None)  # accelerate's, of a model that is spread
+    if module.weight.device.type == "meta" and hook is not None:
+        import torch  # this module is read without it
+
+        return torch.device(hook.execution_device)
+    return module.weight.device
+
+
+def in_memory(module: Any) -> AbstractContextManager[None]:
+    """Have a module's weights in memory inside, of a model that is spread over memory and disk."""
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module)
 
 
 def measure(blocks: Any, layout: Layout, heads: int, width: int) -> Geometry:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
+from logging import getLogger
 from typing import Any
 
 import torch
@@ -35,11 +39,13 @@ def open_model(
     weights: bool = True,
     classes: int | None = None,
     seed: int = 0,
+    spread: dict[int | str, int] | None = None,
 ) -> Adapter:
     """Open a located model in eval mode, and verify that its heads are where its layout says.
 
     weights=False builds the model without its weights, on the meta device: shapes for a plan, nothing to run.
     classes: a model without any head gets a classifier of so many, drawn with the seed.
+    spread: put the layers on GPUs, in memory and on disk, in that order, each holding so many bytes at most (accelerate).
 
     Raises HeadtoolError for a family that is not known or refused, files that are missing, cut or pickles, a device
     that is not there, and a model that fails the check.
@@ -69,13 +75,24 @@ def open_model(
                 model = CLASSES[kind].from_config(config, **how)
             return adapt(model, tokenizer, located, plan, kind, where, drawn)
         torch.manual_seed(seed)  # of what the checkpoint lacks
+        if spread is not None:
+            how |= _spread(spread)
         model = _load(located, config, kind, how)
     torch.set_num_threads(threads or threads_for(sum(p.numel() for p in model.parameters())))
-    model.to(where).eval().requires_grad_(False)
+    if spread is None:
+        model.to(where)
+    model.eval().requires_grad_(False)
     adapter = adapt(model, tokenizer, located, plan, kind, where, drawn)
     with quiet_libraries():
         verify(adapter)
     return adapter
+
+
+def _spread(most: dict[int | str, int]) -> dict[str, Any]:
+    """What from_pretrained must be told to spread a model; what goes to disk lies in a folder that goes with the process."""
+    folder = tempfile.mkdtemp(prefix="headtool-weights-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"device_map": "auto", "offload_folder": folder} | ({"max_memory": most} if most else {})
 
 
 def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
@@ -140,6 +157,8 @@ def quiet_libraries() -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    getLogger("accelerate.big_modeling").setLevel("ERROR")
+    getLogger("accelerate.big_modeling").setLevel("ERROR")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -67,7 +67,7 @@ def verify(adapter: Adapter, positions: int = 8) -> None:
     for layer in range(g.layers):
         if adapter.out(layer).weight.is_floating_point():
             by_head = torch.einsum("bthd,hdw->btw", ours[layer], adapter.out_weight(layer))
-            bias = getattr(adapter.out(layer), "bias", None)
+            bias = adapter.out_bias(layer)
             _same(
                 by_head + bias if bias is not None else by_head,
                 given[layer],
