@@ -32,6 +32,7 @@ SMALL = {
     "runs": 1,
     "quiet": True,
 }
+OTHERS = {name: value for name, value in SMALL.items() if name != "calibrate"}
 FLAGS = [
     "--sites", "q,scores,out", "--bits", "28-31", "--layers", "0-1", "--sequences", 6, "--calibrate", 6, "--runs", 1, "-q",
 ]  # fmt: skip
@@ -64,8 +65,10 @@ def test_the_tables_agree_with_each_other(whole):
     bad = pl.col("outcome").is_in(["harmful", "nonfinite"])
     assert trials["fault_id"].n_unique() == trials.height
     for row in summary.iter_rows(named=True):
+        site, _, which = row["site"].partition(":")
         some = trials.filter(
-            (pl.lit(row["site"]) == "all") | (pl.col("site") == row["site"]),
+            (pl.lit(row["site"]) == "all") | (pl.col("site") == site),
+            (pl.col("masked") == (which == "hidden")) if which else True,
             (pl.lit(row["layer"]) == -1) | (pl.col("layer") == row["layer"]),
             (pl.lit(row["bit"]) == -1) | (pl.col("bit") == row["bit"]),
         )
@@ -82,6 +85,8 @@ def test_the_tables_agree_with_each_other(whole):
         assert row["clean"] == 6 * 4
         assert row["false_positives"] == 0
         assert row["false_positive_high"] == pytest.approx(1 - 0.05 ** (1 / 24))
+        assert (row["clean_sequences"], row["flagged_sequences"]) == (6, 0)
+        assert row["flagged_high"] == pytest.approx(1 - 0.05 ** (1 / 6))
     finite = trials.filter(~pl.col("nonfinite"))
     np.testing.assert_allclose(finite["loss_injected"] - finite["loss_base"], finite["loss_diff"], atol=1e-9)
     harmful = (finite["loss_diff"].abs() > 0.01 * finite["loss_base"].abs()).to_list()
@@ -96,9 +101,11 @@ def test_the_tables_agree_with_each_other(whole):
     assert set(bounds.filter(kind="injected")["fault_id"]) <= set(trials["fault_id"])
     assert not table(whole, "kv_check")["kv_equal"].any()
     performance = {row["metric"]: row for row in table(whole, "performance").iter_rows(named=True)}
+    size, length = performance["batch"]["mean"], performance["tokens_a_sequence"]["mean"]
     assert performance["attention_gflop"]["mean"] == pytest.approx(
-        4 * performance["batch"]["mean"] * 8 * performance["tokens_a_sequence"]["mean"] ** 2 * 16 * 4 / 1e9, rel=1
-    )
+        4 * size * 8 * length**2 * 16 * 4 / 1e9
+    )  # 8 heads of 16
+    assert table(whole, "sequences")["loss"].null_count() == 0
 
 
 @torch.inference_mode()
@@ -240,9 +247,11 @@ def test_patterns_and_dtypes(tmp_path):
 
 def test_limits_are_saved_and_read_again(whole, tmp_path, capsys):
     file = whole / "calibration.json"
-    run = headtool.inject("demo", out=tmp_path / "again", **SMALL | {"calibration": file})
-    detectors = table(run, "detectors")
-    assert set(detectors["clean"]) == {6 * 4}, "no sequence calibrates: all are tested"
+    run = headtool.inject("demo", out=tmp_path / "again", **OTHERS, calibration=file)
+    assert_frame_equal(table(run).drop("fault_id", "sequence"), table(whole).drop("fault_id", "sequence"))
+    assert set(table(run, "sequences")["part"]) == {"trial"}
+    mine, theirs = table(run, "sequences"), table(whole, "sequences").filter(part="trial")
+    assert mine["tokens"].to_list() == theirs["tokens"].to_list(), "the sequences that calibrated are passed over"
     held = json.loads(file.read_text())
     for name, value, says in (
         ("model", "other", "it is for model other"),
@@ -253,11 +262,11 @@ def test_limits_are_saved_and_read_again(whole, tmp_path, capsys):
     ):
         broken = tmp_path / "broken.json"
         broken.write_text(json.dumps(held | {name: value}))
-        said = call(capsys, "inject", "demo", *FLAGS, "--calibration", broken, "--out", tmp_path / "no")
+        said = call(capsys, "inject", "demo", "-q", "--calibration", broken, "--out", tmp_path / "no")
         assert said.code == 2
         assert says in said.error
     broken.write_text("[]")
-    said = call(capsys, "inject", "demo", *FLAGS, "--calibration", broken, "--out", tmp_path / "no")
+    said = call(capsys, "inject", "demo", "-q", "--calibration", broken, "--out", tmp_path / "no")
     assert "it holds no calibration" in said.error
     assert not (tmp_path / "no").exists()
 
@@ -277,8 +286,13 @@ def test_gradients(tmp_path):
     trials = table(run)
     assert trials.height == 2
     assert {"loss_after_1", "loss_after_3", "clean_after_1", "clean_after_3", "grad_norm_ratio"} <= set(trials.columns)
-    assert "detected" not in trials.columns
+    assert not {"detected", "bounds_violated", "logit_kl"} & set(trials.columns)
     assert trials["clean_after_3"].n_unique() == 1
+    diff = trials["loss_after_3"] - trials["clean_after_3"]
+    np.testing.assert_allclose(trials["loss_diff"], diff, atol=1e-12)
+    np.testing.assert_allclose(trials["loss_rel"], diff / trials["clean_after_3"].abs(), atol=1e-12)
+    assert (trials["clean_after_3"] < trials["loss_base"]).all(), "three steps learn something"
+    assert (trials["grad_rel_error"] > 0).all()
 
 
 def test_text_is_joined_and_cut(tmp_path, capsys):
@@ -313,6 +327,30 @@ def test_bounds_golden_and_none(whole, tmp_path):
     assert not {"bounds_violated", "detected"} & set(table(none).columns)
 
 
+def test_rows_of_unequal_length_and_a_small_batch(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    pairs = [{"premise": "red " * n, "hypothesis": "red", "label": n % 3} for n in (1, 2, 1, 2, 1, 60, 70, 80)]
+    rows.write_text("\n".join(json.dumps(row) for row in pairs))
+    for seed in range(3):
+        run = headtool.inject(
+            "demo-encoder", data=str(rows), out=tmp_path / str(seed), seed=seed, batch_size=2, bits="30", layers="first",
+            sequences=4, calibrate=4, runs=1, quiet=True,
+        )  # fmt: skip
+        assert table(run).height == 12
+
+
+def test_a_population_that_is_smaller_than_its_sample(tmp_path, capsys):
+    said = call(
+        capsys, "inject", "demo", "--sample", "--margin", 0.001, "--sites", "out", "--heads", 0, "--bits", "29,30", "--layers",
+        "first", "--sequences", 1, "--calibrate", 2, "--runs", 1, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert "that is every one of the" in said.err
+    trials = table(tmp_path / "run")
+    assert trials["fault_id"].n_unique() == trials.height
+    assert trials.height == 2 * 16 * table(tmp_path / "run", "sequences").filter(part="trial")["length"].sum()
+
+
 WRONG = [
     (["--sites", "q,z"], "there is no site named 'z'"),
     (["--bits", "32"], "a float32 has bits 0 to 31"),
@@ -324,12 +362,18 @@ WRONG = [
     (["--detect", "rang"], "there is no detector named 'rang'"),
     (["--epsilon", "q@o"], "needs K = V, and they differ"),
     (["--harm", "0"], "--harm 0.0: not above 0"),
-    (["--margin", "0.7"], "--margin 0.7: not above 0 and below 0.5"),
-    (["--lr", "-1"], "--lr -1.0: not a number above 0"),
-    (["--steps", "0"], "the loss before the first step is there anyway"),
+    (["--sample", "--margin", "0.7"], "--margin 0.7: not above 0 and below 0.5"),
+    (["--phase", "backward", "--lr", "-1"], "--lr -1.0: not a number above 0"),
+    (["--phase", "backward", "--steps", "0"], "the loss before the first step is there anyway"),
     (["--tolerance", "-1"], "--tolerance -1.0: not a number from 0"),
     (["--calibration", "nowhere.json"], "there is no such file"),
     (["--phase", "backward", "--detect", "strict"], "detectors watch the forward phase"),
+    (["--phase", "backward", "--epsilon", "q@o"], "bounds are of the forward phase"),
+    (["--steps", "1"], "--steps and --lr are of a training"),
+    (["--margin", "0.1"], "--margin and --confidence are of a sample"),
+    (["--bounds", "none", "--tolerance", "0.1"], "--epsilon and --tolerance without bounds"),
+    (["--pattern", "value:3", "--bits", "2"], "the pattern value:3.0 has no bit"),
+    (["--pattern", "burst:900"], "burst:900: a row has"),
     (["--sample", "--shard", "1/2"], "--sample decides after each round"),
     (["--sequences", "300"], None),
     (["--calibrate", "400"], "400 of them to calibrate"),

@@ -21,7 +21,7 @@ def rows(scores, visible, k=None, scaling=1.0, sinks=None):
     dim = 3 if k is None else k.shape[-1]
     q = torch.zeros(*scores.shape[:3], dim, dtype=scores.dtype)
     v = torch.zeros(*scores.shape[:2], scores.shape[-1], dim, dtype=scores.dtype) if k is None else k
-    return Sites(q, v, v, hidden, weights, weights @ v, visible, scaling, False, sinks)
+    return Sites(q, v, v, hidden, weights, weights @ v, visible, scaling, sinks)
 
 
 @settings(max_examples=250, deadline=None)
@@ -49,9 +49,10 @@ def test_no_clean_row_is_outside(n, seed, size, shape, hidden):
     found = bounds.of_sites(rows(torch.from_numpy(scores)[None, None], torch.from_numpy(visible)[None, None]))
     assert torch.isnan(found.margin[0, 0, :2]).all()
     for row in range(2, 8):
-        lower1, middle, epsilon, upper = (
-            float(getattr(found, name)[0, 0, row]) for name in ("lower1", "middle", "epsilon", "upper")
+        lower1, middle, epsilon, upper1, upper2 = (
+            float(getattr(found, name)[0, 0, row]) for name in ("lower1", "middle", "epsilon", "upper1", "upper2")
         )
+        upper = min(upper1, upper2)
         close = 1e-11 * max(1.0, float(np.abs(scores[row]).max()))
         assert lower1 <= middle + close
         assert middle <= epsilon + close
@@ -104,6 +105,9 @@ def test_where_keys_are_values_epsilon_is_in_the_output_too():
         worse, torch.minimum(bounds.of_sites(spoiled, "q@o").margin, by["s@w"].margin), equal_nan=True
     )
     assert (worse[..., 1:] < 0).any()
+    lost = made.out.clone()
+    lost[0, 0, 3, 1] = torch.nan
+    assert bounds.of_sites(Sites(q, k, k, made.scores, made.weights, lost, visible, 0.5), "comb").margin[0, 0, 3] < 0
 
 
 def test_self_bounds_cannot_see_scores_and_golden_ones_can():

@@ -43,12 +43,13 @@ def test_a_sweep_has_every_cell_once():
 
 def test_a_sample_covers_the_strata_evenly_and_draws_elements_evenly():
     found = settle(sites="k,scores", seeds="7")
-    faults = [f for number in range(60) for f in found.round(number)]
+    taken = set()
+    faults = [f for number in range(60) for f in found.round(number, taken)]
     strata = Counter((f.site, f.layer, f.bit) for f in faults)
     assert set(strata.values()) == {60}
     assert len(strata) == found.strata
     one = [f for f in faults if f.bit == 0]
-    assert len({f.element for f in one}) > 0.95 * len(one)
+    assert len({f.element for f in one}) == len(one), "without replacement"
     share = Counter(f.sequence for f in one)
     assert stats.chisquare(list(share.values())).pvalue > 1e-3
     heads = Counter(f.head for f in one if f.site == "scores")
@@ -66,6 +67,36 @@ def test_the_population_is_counted():
             total += 2 * rows * columns  # query heads 0 and 5 read both key/value heads
     assert found.population == total * 2 * 2
     assert {f.head for f in found.sweep() if f.site == "q"} <= {0, 5}
+
+
+def test_a_small_population_is_drawn_to_its_end():
+    found = settle(sites="out", layers="0", heads="1", bits_asked="3,30")
+    every = found.every()
+    assert len(every) == found.population == (20 + 25 + 7) * 8 * 2
+    assert len({f.id for f in every}) == len(every)
+    taken, drawn, number = set(), [], 0
+    while new := found.round(number, taken):
+        drawn, number = drawn + new, number + 1
+    assert len({f.element for f in drawn}) == len(drawn) / 2
+    assert len(drawn) > 0.9 * len(every), "the last few may not be found by chance"
+
+
+def test_what_is_drawn_does_not_depend_on_what_else_is_asked_for():
+    multi = bits.parse("multi:3")
+    alone = {f.id for f in settle(pattern=multi, bits_asked="30", sites="k").sweep()}
+    assert alone <= {f.id for f in settle(pattern=multi, sites="q,k,out").sweep()}
+    few = {f.id for f in settle(layers="random", sites="out", seeds="5").sweep()}
+    assert few <= {f.id for f in settle(layers="random", seeds="5").sweep()}
+
+
+def test_a_burst_fits_its_row():
+    faults = settle(pattern=bits.parse("burst:5"), sites="v,weights", bits_asked="3", seeds="1-9").sweep()
+    for f in faults:
+        assert f.width == 5
+        assert f.column + f.width <= shape_of(f.site, GEOMETRY, LENGTHS[f.sequence])[2]
+    assert {f.width for f in settle(pattern=bits.parse("burst"), sites="v", bits_asked="3").sweep()} == {8}, (
+        "a row has 8"
+    )
 
 
 def test_layers_drawn_at_random_differ_by_seed_and_site():
@@ -94,6 +125,8 @@ def test_parts_are_of_one_sequence_and_lose_nothing():
         ({"bits_asked": "30-32"}, "bits 0 to 31"),
         ({"bits_asked": "5-2"}, "neither a number nor a range"),
         ({"pattern": bits.parse("multi:33")}, "there are 32"),
+        ({"pattern": bits.parse("burst:33")}, "burst:33: a row has"),
+        ({"pattern": bits.parse("random"), "bits_asked": "3"}, "the pattern random has no bit"),
     ],
 )
 def test_what_there_is_not_is_refused(changed, words):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FAULTS, WATCH = "Faults", "Detectors"
 DETECTORS = folder.names("headtool.faults.detectors")
 SETS = ("cheap", "standard", "strict")
+MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
 SITES = ("q", "k", "v", "scores", "weights", "out")
 
 
@@ -127,18 +128,18 @@ def command(
     heads: Heads = "all",
     seeds: Seeds = "42,123",
     sweep: Sweep = True,
-    margin: Margin = 0.01,
-    confidence: Confidence = 0.95,
+    margin: Margin = MARGIN,
+    confidence: Confidence = CONFIDENCE,
     pattern: Pattern = "flip",
     duration: Duration = "transient",
     phase: Phase = "forward",
     steps: Steps = "1,10,100",
-    lr: Lr = 1e-4,
+    lr: Lr = LR,
     harm: Harm = 0.01,
     verify: Verify = 3,
     detect: Detect = "standard",
     calibration: CalibrationFile = None,
-    calibrate: Calibrate = 32,
+    calibrate: Calibrate = CALIBRATE,
     bounds: Bounds = "self",
     epsilon: Epsilon = "s@w",
     tolerance: Tolerance = None,
@@ -204,6 +205,16 @@ def command(
         raise HeadtoolError("--sample decides after each round, so all shares must run at the same time", hint=hint)
     if phase == "backward" and (detect != "standard" or calibration is not None):
         raise HeadtoolError("detectors watch the forward phase", hint="leave out --detect and --calibration")
+    if phase == "backward" and (bounds == "golden" or epsilon != "s@w" or tolerance is not None):
+        raise HeadtoolError("bounds are of the forward phase", hint="leave out --bounds, --epsilon and --tolerance")
+    if phase == "forward" and (steps != "1,10,100" or lr != LR):
+        raise HeadtoolError("--steps and --lr are of a training", hint="--phase backward")
+    if sweep and (margin != MARGIN or confidence != CONFIDENCE):
+        raise HeadtoolError("--margin and --confidence are of a sample", hint="--sample")
+    if bounds == "none" and (epsilon != "s@w" or tolerance is not None):
+        raise HeadtoolError("--epsilon and --tolerance without bounds", hint="leave out --bounds none")
+    if calibration is not None and calibrate != CALIBRATE:
+        raise HeadtoolError("--calibrate is the other way to limits than --calibration", hint="leave one out")
     if calibration is not None and not Path(calibration).is_file():
         raise HeadtoolError(
             f"--calibration {calibration}: there is no such file", hint="an earlier run's calibration.json"
@@ -218,6 +229,8 @@ def command(
     if spread is not None and (phase == "backward" or force_kv_equal):
         hint = "leave out --phase backward and --force-kv-equal"
         raise HeadtoolError("--device-map spreads a model that is only read", hint=hint)
+    if phase == "backward":
+        arguments["bounds"] = "none"
     ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration, spread=spread)
     with Run.start(
         "inject", arguments, inputs, label=located.label, out=Path(out) if out is not None else None, force=force,
@@ -263,8 +276,17 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
     with run.clock.phase("data"):
         calibrating = 0 if not names or ask.calibration_file is not None else ask.calibrate
         longest = min(ask.max_length, adapter.longest)
+        seen_before = frozenset[str]()
+        if ask.calibration_file is not None:
+            seen_before = frozenset(calibration.read(Path(ask.calibration_file))["sequences"])
         tested = under_test.read(
-            adapter, chosen, max_length=longest, calibrating=calibrating, tested=ask.sequences, seed=ask.seed
+            adapter,
+            chosen,
+            max_length=longest,
+            calibrating=calibrating,
+            tested=ask.sequences,
+            seed=ask.seed,
+            seen=seen_before,
         )
     for note in (*chosen.notes, *tested.notes):
         console.note(note)
@@ -318,7 +340,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         if forward:
             worker = work.forward(
                 adapter, tested, detectors=detectors, limits=limits, reference=ask.bounds, method=ask.epsilon,
-                tolerance=ask.tolerance, harm=ask.harm, permanent=permanent,
+                tolerance=ask.tolerance, permanent=permanent,
             )  # fmt: skip
         else:
             worker = work.backward(adapter, tested, ask.batch_size, ask.marks, ask.lr, permanent=permanent)
@@ -334,17 +356,17 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         return run.announce()
     with run.merging() as merged_already:
         if not merged_already:
+            gathered = gather(faults, found, list(detectors), ask.harm)
             with run.clock.phase("verify"):
-                course.verify(run, worker, faults, ask)
+                course.verify(run, worker, gathered, ask)
             with run.clock.phase("measure"):
                 method = None if ask.bounds == "none" or not forward else ask.epsilon
                 performance = cost.measure(adapter, tested, trials, detectors, ask, method=method)
             with run.clock.phase("write"):
                 run.manifest["trials"] = len(faults)
-                gathered = gather(faults, found, list(detectors), ask.harm)
                 outcome.write(run, adapter, tested, outcome.Findings(gathered, seen, limits, performance), ask)
                 if detectors and ask.calibration_file is None:
-                    run.write_json("calibration.json", calibration.held(facts, limits, len(tested.calibration)))
+                    run.write_json("calibration.json", calibration.held(facts, limits, tested.digests()))
             run.finish()
             console.show(*outcome.closing(run, ask))
     return run.announce()

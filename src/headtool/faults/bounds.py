@@ -42,10 +42,6 @@ class Bounds:
     upper2: torch.Tensor
     margin: torch.Tensor
 
-    @property
-    def upper(self) -> torch.Tensor:
-        return torch.minimum(self.upper1, self.upper2)
-
 
 def of_sites(sites: Sites, method: str = "s@w", golden: Sites | None = None, tolerance: float | None = None) -> Bounds:
     """The bounds of each row, and epsilon by a method: from scores and weights (s@w), from <out, q> where K = V (q@o), or
@@ -79,7 +75,9 @@ def of_sites(sites: Sites, method: str = "s@w", golden: Sites | None = None, tol
     upper = torch.minimum(upper1, upper2)
 
     def inside(epsilon: torch.Tensor) -> torch.Tensor:
-        return torch.minimum(epsilon - middle, upper - epsilon) + slack
+        return (torch.minimum(epsilon - middle, upper - epsilon) + slack).nan_to_num(
+            nan=-torch.inf
+        )  # outside everything
 
     ways = {"s@w": (_from_scores,), "q@o": (_from_output,), "comb": (_from_scores, _from_output)}[method]
     found = [largest_of(sites) - way(sites) for way in ways]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headtool.errors import HeadtoolError
-from headtool.faults import bounds, guard
+from headtool.faults import bounds, compare, guard
 from headtool.models.sites import Sites
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 ROW = ("n", "epsilon", "lower1", "middle", "upper1", "upper2", "margin")
+FIELDS = ("rows", "row", "violated", "apart", "shapes", "loss")
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of K and V, relative
 
 
@@ -33,7 +34,8 @@ class Seen:
 
     largest: detector -> (layer, quantity) float64 residuals; rows (layer, head, field of ROW) float64: the bounds at one
     drawn row a head; row (layer, head) which; violated (layer,) rows outside their bounds; apart (layer,) the largest
-    |k - v| over the largest |v|, NaN where keys and values have other shapes.
+    |k - v| over the largest |v|, NaN where keys and values have other shapes; shapes (layer, 2, 3): (kv_head, position,
+    head_dim) of k and of v; loss: of the sequence, nats.
     """
 
     largest: Mapping[str, np.ndarray]
@@ -41,15 +43,18 @@ class Seen:
     row: np.ndarray
     violated: np.ndarray
     apart: np.ndarray
+    shapes: np.ndarray
+    loss: float
 
     def arrays(self) -> dict[str, np.ndarray]:
         named = {f"largest-{name}": values for name, values in self.largest.items()}
-        return named | {"rows": self.rows, "row": self.row, "violated": self.violated, "apart": self.apart}
+        return named | {name: np.asarray(getattr(self, name)) for name in FIELDS}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Seen:
         named = {name.removeprefix("largest-"): each for name, each in arrays.items() if name.startswith("largest-")}
-        return cls(named, arrays["rows"], arrays["row"], arrays["violated"], arrays["apart"])
+        rows, row, violated, apart, shapes, loss = (arrays[name] for name in FIELDS)
+        return cls(named, rows, row, violated, apart, shapes, float(loss))
 
 
 @torch.inference_mode()
@@ -61,11 +66,13 @@ def clean(
     largest = {name: np.zeros((g.layers, len(module.QUANTITIES))) for name, module in detectors.items()}
     rows = np.full((g.layers, g.heads, len(ROW)), np.nan)
     violated, apart = np.zeros(g.layers, np.int64), np.full(g.layers, np.nan)
+    shapes = np.zeros((g.layers, 2, 3), np.int64)
     drawn = np.random.default_rng(int(batch.index[0])).integers(0, length, (g.layers, g.heads))
 
     def look(layer: int, seen: Sites, residuals: Mapping[str, tuple[torch.Tensor, ...]]) -> None:
         for name, found in residuals.items():
             largest[name][layer] = [float(guard.worst(each)[0]) for each in found]
+        shapes[layer] = seen.k.shape[1:], seen.v.shape[1:]
         if seen.k.shape == seen.v.shape:
             apart[layer] = float((seen.k - seen.v).abs().max() / seen.v.abs().max().clamp(min=1e-30))
         if method is not None:
@@ -79,8 +86,9 @@ def clean(
     with contextlib.ExitStack() as stack:
         for layer in range(g.layers):
             stack.enter_context(guard.watched(adapter, layer, detectors, functools.partial(look, layer)))
-        adapter.forward(batch)
-    return Seen(largest, rows, drawn, violated, apart)
+        output = adapter.forward(batch)
+    loss = float(compare.each_loss(adapter, batch, output).mean())
+    return Seen(largest, rows, drawn, violated, apart, shapes, loss)
 
 
 def limits(detectors: Mapping[str, ModuleType], seen: list[Seen]) -> guard.Limits:
@@ -89,24 +97,30 @@ def limits(detectors: Mapping[str, ModuleType], seen: list[Seen]) -> guard.Limit
     return guard.Limits({name: guard.allowed(module, over[name]) for name, module in detectors.items()})
 
 
-def held(facts: Mapping[str, Any], found: guard.Limits, sequences: int) -> dict[str, Any]:
-    """What a calibration file holds: the model, dtype and length it is for, and the limits (JSON)."""
+def held(facts: Mapping[str, Any], found: guard.Limits, seen: list[str]) -> dict[str, Any]:
+    """What a calibration file holds: the model, dtype and length it is for, what it was made on, and the limits (JSON)."""
     return {
-        "version": VERSION, **facts, "sequences": sequences,
+        "version": VERSION, **facts, "sequences": seen,
         "detectors": {name: each.tolist() for name, each in found.limits.items()},
     }  # fmt: skip
 
 
-def load(path: Path, facts: Mapping[str, Any], detectors: Mapping[str, ModuleType], layers: int) -> guard.Limits:
-    """The limits of a file. Raises HeadtoolError for one that is no calibration, or of another model, dtype or length."""
+def read(path: Path) -> dict[str, Any]:
+    """What a calibration file holds. Raises HeadtoolError where it holds none."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        named = held["detectors"]
-        same = {name: held[name] for name in facts}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HeadtoolError(
-            f"--calibration {path}: it holds no calibration", hint="an earlier run's calibration.json"
-        ) from error
+        whole = isinstance(held["detectors"], dict) and all(isinstance(each, str) for each in held["sequences"])
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise HeadtoolError(f"--calibration {path}: it holds no calibration", hint="an earlier run's calibration.json")
+    return held
+
+
+def load(path: Path, facts: Mapping[str, Any], detectors: Mapping[str, ModuleType], layers: int) -> guard.Limits:
+    """The limits of a file. Raises HeadtoolError for one that is no calibration, or of another model, dtype or length."""
+    held = read(path)
+    named, same = held["detectors"], {name: held.get(name) for name in facts}
     for name, value in facts.items():
         if same[name] != value:
             raise HeadtoolError(
@@ -117,8 +131,12 @@ def load(path: Path, facts: Mapping[str, Any], detectors: Mapping[str, ModuleTyp
     for name, module in detectors.items():
         if name not in named:
             raise HeadtoolError(f"--calibration {path}: it knows nothing of the detector {name}", hint="leave it out")
-        found[name] = torch.tensor(named[name], dtype=torch.float64)
-        if found[name].shape != (layers, len(module.QUANTITIES)) or not bool(torch.isfinite(found[name]).all()):
+        try:
+            found[name] = torch.tensor(named[name], dtype=torch.float64)
+            whole = found[name].shape == (layers, len(module.QUANTITIES)) and bool(torch.isfinite(found[name]).all())
+        except (TypeError, ValueError):
+            whole = False
+        if not whole:
             raise HeadtoolError(f"--calibration {path}: its limits of {name} are damaged", hint="leave it out")
     return guard.Limits(found)
 

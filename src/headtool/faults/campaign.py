@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ from headtool.faults.intervals import leveugle
 from headtool.models.heads import Geometry
 from headtool.models.sites import SITES
 
+Element = tuple[str, int, int, int, int, int]  # site, layer, sequence, head, row, column
+ATTEMPTS = 1000  # to draw an element that was not drawn yet
 CHUNK = {"forward": 128, "backward": 4}  # faults a part
 
 
@@ -51,7 +54,7 @@ class Campaign:
         for site in self.sites:
             for length in self.lengths.values():
                 _, rows, columns = shape_of(site, self.geometry, length)
-                total += len(self._heads(site)) * rows * columns
+                total += len(self._heads(site)) * rows * (columns - min(self.pattern.width, columns) + 1)
         return total * len(layers) * len(self.bit_numbers)
 
     def enough(self, margin: float, confidence: float) -> int:
@@ -63,28 +66,56 @@ class Campaign:
         """One trial a cell; its element is drawn by the seed, the same for all bits."""
         return [fault for seed in self.seeds for fault in self.draw(seed, ())]
 
-    def round(self, number: int) -> list[Fault]:
-        """One trial a stratum: a round of a sample."""
-        return self.draw(self.seeds[0], (number,))
+    def round(self, number: int, taken: set[Element]) -> list[Fault]:
+        """One trial a stratum, the rounds of a sample taking the seeds in turn: of elements that were not taken yet, which
+        are now. A site and layer where that finds none any more is left out.
+        """
+        return self.draw(self.seeds[number % len(self.seeds)], (number,), taken)
 
-    def draw(self, seed: int, more: tuple[int, ...]) -> list[Fault]:
-        """One element a site and layer, hit at every bit."""
-        found = []
-        for at, site in enumerate(self.sites):
-            for layer in self.layers or (self._layer(seed, at, more),):
-                rng = np.random.default_rng([seed, SITES.index(site), layer, *more])
-                sequence = int(rng.choice(list(self.lengths)))
-                head = int(rng.choice(self._heads(site)))
-                _, rows, columns = shape_of(site, self.geometry, self.lengths[sequence])
-                row, column = int(rng.integers(rows)), int(rng.integers(columns))
-                for bit in self.bit_numbers:
-                    keep, flip = bits.masks(self.pattern, bit, self.dtype, rng)
-                    place = (self.phase, site, layer, sequence, head, row, column)
-                    found.append(Fault(*place, self.pattern.name, bit, keep, flip, seed, self.pattern.width))
+    def every(self) -> list[Fault]:
+        """Every fault there is: what a sample of that many comes to."""
+        found, layers = [], range(self.geometry.layers) if self.layers is None else self.layers
+        for site, layer, (sequence, length) in itertools.product(self.sites, layers, self.lengths.items()):
+            _, rows, columns = shape_of(site, self.geometry, length)
+            width = min(self.pattern.width, columns)
+            for head, row, column in itertools.product(self._heads(site), range(rows), range(columns - width + 1)):
+                found += self._strike(self.seeds[0], (), (site, layer, sequence, head, row, column), width)
         return found
 
-    def _layer(self, seed: int, site: int, more: tuple[int, ...]) -> int:
-        return int(np.random.default_rng([seed, len(SITES) + site, *more]).integers(self.geometry.layers))
+    def draw(self, seed: int, more: tuple[int, ...], taken: set[Element] | None = None) -> list[Fault]:
+        """One element a site and layer, hit at every bit."""
+        found = []
+        for site in self.sites:
+            for layer in self.layers or (self._layer(seed, site, more),):
+                for attempt in range(ATTEMPTS):
+                    again = (attempt,) if attempt else ()
+                    rng = np.random.default_rng([seed, SITES.index(site), layer, *more, *again])
+                    sequence = int(rng.choice(list(self.lengths)))
+                    head = int(rng.choice(self._heads(site)))
+                    _, rows, columns = shape_of(site, self.geometry, self.lengths[sequence])
+                    width = min(self.pattern.width, columns)
+                    row, column = int(rng.integers(rows)), int(rng.integers(columns - width + 1))
+                    element = (site, layer, sequence, head, row, column)
+                    if taken is None or element not in taken:
+                        found += self._strike(seed, more, element, width)
+                        if taken is not None:
+                            taken.add(element)
+                        break
+        return found
+
+    def _strike(self, seed: int, more: tuple[int, ...], element: Element, width: int) -> list[Fault]:
+        """The faults at one element. What is drawn of a bit's pattern does not depend on which other bits are asked for."""
+        found = []
+        for bit in self.bit_numbers:
+            rng = np.random.default_rng([seed, SITES.index(element[0]), element[1], bit + 1, *more])
+            keep, flip = bits.masks(self.pattern, bit, self.dtype, rng)
+            place = (self.phase, *element)
+            found.append(Fault(*place, self.pattern.name, bit, keep, flip, seed, width))
+        return found
+
+    def _layer(self, seed: int, site: str, more: tuple[int, ...]) -> int:
+        rng = np.random.default_rng([seed, len(SITES) + SITES.index(site), *more])
+        return int(rng.integers(self.geometry.layers))
 
     def _heads(self, site: str) -> list[int]:
         return sorted({self.geometry.kv_head(head) if site in SHARED else head for head in self.heads})
@@ -117,10 +148,15 @@ def settle(
         asked_layers = _within(layers, "--layers", geometry.layers)
     asked_heads = tuple(range(geometry.heads)) if heads == "all" else _within(heads, "--heads", geometry.heads)
     if not pattern.has_bit:
+        if bits_asked != "all":
+            raise HeadtoolError(f"--bits {bits_asked}: the pattern {pattern.name} has no bit", hint="leave out --bits")
         asked_bits = [-1]
     else:
         asked_bits = list(range(bits.bits_of(dtype))) if bits_asked == "all" else opt.numbers(bits_asked, "--bits")
         bits.check_bits(asked_bits, dtype)
+    narrowest = min(shape_of(site, geometry, length)[2] for site in asked_sites for length in lengths.values())
+    if pattern.kind == "burst" and pattern.count > max(narrowest, bits.BURST):
+        raise HeadtoolError(f"--pattern burst:{pattern.count}: a row has {narrowest} numbers", hint="a smaller burst")
     for bit in asked_bits[:1]:
         bits.masks(
             pattern, bit, dtype, np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from headtool.faults import bounds, guard
-from headtool.faults.fault import editing
+from headtool.faults.fault import Fault, editing
 from headtool.models import sites
 from headtool.record.clock import peak_memory
 
@@ -42,10 +43,13 @@ def measure(
     method is that of epsilon; None leaves the bounds out. The first round is not counted.
     """
     g, runs = adapter.geometry, ask.runs
-    batch = tested.examples.batch(np.array(tested.tested[: ask.batch_size])).to(adapter.device)
+    numbers = tested.tested[: ask.batch_size]
+    batch = tested.examples.batch(np.array(numbers)).to(adapter.device)
     size, length = batch.ids.shape
-    fault = trials.draw(ask.seed, ())[0]
-    edit = editing([fault, *[None] * (size - 1)], range(g.heads), range(g.kv_heads), range(length))
+    fault = dataclasses.replace(trials, lengths={i: tested.lengths[i] for i in numbers}).draw(ask.seed, ())[0]
+    copies: list[Fault | None] = [None] * size
+    copies[fault.sequence - numbers[0]] = fault
+    edit = editing(copies, range(g.heads), range(g.kv_heads), range(length))
 
     def plain() -> None:
         adapter.forward(batch)
@@ -89,12 +93,14 @@ def measure(
                 _wait(adapter)
                 if run:
                     times[name].append((time.perf_counter() - started) / again)
-                memory[name] = max(memory.get(name, 0.0), _peak(adapter))
+                if adapter.runs_on.type == "cuda":
+                    memory[name] = float(torch.cuda.max_memory_allocated(adapter.runs_on))
     seconds = {name: np.array(values) for name, values in times.items()}
     base, opened = seconds["baseline_forward"], seconds["open_forward"]
     made = {f"{name}_s": values for name, values in seconds.items()}
     made["detection_s"] = seconds["detection_forward"] - opened
     made["overhead_injection_pct"] = 100 * (seconds["injected_forward"] - base) / base
+    made["overhead_open_pct"] = 100 * (opened - base) / base
     made["overhead_detection_pct"] = 100 * (seconds["detection_forward"] - opened) / base
     made["overhead_total_pct"] = 100 * (seconds["total"] - base) / base
     if method is not None:
@@ -105,9 +111,12 @@ def measure(
         name: np.array([value]) for name, value in (("attention_gflop", attention / 1e9), ("bounds_gflop", rows / 1e9))
     }
     made["attention_tflops"] = attention / base / 1e12
-    made |= {f"memory_{name}_mb": np.array([memory[name] / 1e6]) for name in ("baseline_forward", "total")}
     if adapter.runs_on.type == "cuda":
+        wanted = ("baseline_forward", "injected_forward", "total")
+        made |= {f"memory_{name}_mb": np.array([memory[name] / 1e6]) for name in wanted}
         made["memory_reserved_mb"] = np.array([torch.cuda.max_memory_reserved() / 1e6])
+    else:  # a process on a CPU has one peak, whatever came first
+        made["memory_process_mb"] = np.array([peak_memory() / 1e6])
     facts = {"layers": g.layers, "heads": g.heads, "tokens_a_sequence": length, "batch": size}
     made |= {name: np.array([float(value)]) for name, value in facts.items()}
     return {name: values.tolist() for name, values in made.items()}
@@ -140,10 +149,3 @@ def _wait(adapter: Adapter) -> None:
 def _reset(adapter: Adapter) -> None:
     if adapter.runs_on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(adapter.runs_on)
-
-
-def _peak(adapter: Adapter) -> float:
-    """The most memory so far, in bytes: of the tensors since the reset on a GPU, of the process on a CPU."""
-    if adapter.runs_on.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(adapter.runs_on))
-    return float(peak_memory())

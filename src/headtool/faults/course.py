@@ -13,12 +13,12 @@ from headtool.errors import FAILED, HeadtoolError
 from headtool.faults import calibration, campaign
 from headtool.faults.calibration import Seen
 from headtool.faults.fault import Fault
-from headtool.faults.gather import gather
+from headtool.faults.gather import Gathered, gather
 from headtool.faults.intervals import clustered
 from headtool.record.files import read_part, whole_part, write_part
 
 if TYPE_CHECKING:
-    from headtool.faults.campaign import Campaign
+    from headtool.faults.campaign import Campaign, Element
     from headtool.faults.sequences import Sequences
     from headtool.faults.work import Arrays, Backward, Forward
     from headtool.models.adapter import Adapter
@@ -87,17 +87,27 @@ def inject(
 def sample(
     run: Run, worker: Forward | Backward, trials: Campaign, parts: Path, most: int, ask: SimpleNamespace
 ) -> tuple[list[Fault], Parts]:
-    """Rounds of one trial a stratum until the interval of the harmful rate is narrow enough, or there are enough.
+    """Rounds of one trial a stratum until the interval of the harmful rate is narrow enough, or there are enough; where that
+    is as many as there are, all of them at once.
 
     Every process waits for the others' parts of a round: what is decided depends on the parts alone.
     """
-    faults: list[Fault] = []
-    found: Parts = []
-    number = 0
+    if most >= trials.population:
+        faults = trials.every()
+        run.console.note(f"that is every one of the {len(faults):,} faults that are possible")
+        run.manifest["sample"] = {"population": trials.population, "most": most, "half_width": 0.0, "census": True}
+        found = inject(run, worker, faults, parts, 0, 0, len(faults))
+        assert found is not None  # all processes are at work
+        return faults, found
+    faults, found = [], []
+    taken: set[Element] = set()
+    number, width = 0, 1.0
     while len(faults) < most:
-        new = trials.round(number)
+        new = trials.round(number, taken)
+        if not new:
+            break
         part = inject(run, worker, new, parts, number, len(faults), most)
-        assert part is not None  # all processes are at work
+        assert part is not None
         faults, found, number = faults + new, found + part, number + 1
         gathered = gather(faults, found, [], ask.harm)
         low, high = clustered(gathered.harmful, gathered.element, ask.confidence)
@@ -108,25 +118,41 @@ def sample(
         )
         if number >= ROUNDS and width <= ask.margin:
             break
+    run.manifest["sample"] = {
+        "population": trials.population, "most": most, "margin": ask.margin, "confidence": ask.confidence,
+        "half_width": width, "census": False,
+    }  # fmt: skip
+    if width > ask.margin:
+        run.console.warn(
+            f"the margin of {ask.margin:g} was not reached: +-{width:.2%}. The {most:,} faults that independent ones would take"
+            " are used up; those of one element are alike"
+        )
     return faults, found
 
 
-def verify(run: Run, worker: Forward | Backward, faults: Sequence[Fault], ask: SimpleNamespace) -> None:
-    """Run some random faults the naive way too. Raises HeadtoolError (exit 1) where a loss differs by more than sums in
-    another order can.
+def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNamespace) -> None:
+    """Run some faults the naive way too: half of them random, the others drawn from those that changed the loss most.
+
+    Raises HeadtoolError (exit 1) where a change of the loss differs by more than sums in another order can.
     """
     if not ask.verify:
         return
-    chosen = np.random.default_rng(ask.seed).choice(len(faults), min(ask.verify, len(faults)), replace=False)
+    faults, rng = found.faults, np.random.default_rng(ask.seed)
+    change = np.abs(np.nan_to_num(found.arrays["loss_diff"], nan=np.inf))
+    most = np.argsort(-np.where(found.arrays["nonfinite"], -1, change), kind="stable")[: 10 * ask.verify]
+    drawn = [*rng.permutation(most)[: ask.verify // 2].tolist(), *rng.permutation(len(faults)).tolist()]
+    chosen = list(dict.fromkeys(drawn))[: ask.verify]
     largest = 0.0
-    for i in chosen.tolist():
+    for i in chosen:
         apart, close = worker.verify(faults[i])
         largest = max(largest, apart)
         if not close:
             raise HeadtoolError(
-                f"fault {faults[i].id}: its loss and that of the naive way differ by {apart:.2g} (relative)",
+                f"fault {faults[i].id}: the change of its loss and that of the naive way differ by {apart:.2g} nats",
                 hint="please report it, with the model",
                 code=FAILED,
             )
     run.manifest["verified"] = {"faults": len(chosen), "largest_difference": largest}
-    run.console.note(f"{len(chosen)} faults run again the naive way: losses differ by {largest:.1e} at most (relative)")
+    run.console.note(
+        f"{len(chosen)} faults run again the naive way: changes of the loss differ by {largest:.1e} nats at most"
+    )

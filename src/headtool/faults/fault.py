@@ -38,7 +38,7 @@ class Fault:
     keep: int
     flip: int
     seed: int
-    width: int = 1  # columns that are hit
+    width: int = 1  # columns that are hit, from column on
 
     @property
     def id(self) -> str:

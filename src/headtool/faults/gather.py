@@ -11,7 +11,7 @@ import torch
 
 from headtool.faults import bits
 from headtool.faults.calibration import ROW, Seen
-from headtool.faults.fault import Fault
+from headtool.faults.fault import BY_KEY, Fault
 from headtool.faults.intervals import clustered, upper
 from headtool.faults.trial import OUTCOMES
 from headtool.faults.work import BOUND, Arrays
@@ -76,6 +76,7 @@ def trials(found: Gathered, dtype: torch.dtype, marks: Sequence[int]) -> Columns
         for name in ("phase", "layer", "head", "site", "sequence", "row", "column", "pattern", "bit", "seed")
     }
     made["fault_id"] = [fault.id for fault in faults]
+    made["hit"] = [fault.width for fault in faults]
     made["field"] = [None if fault.bit < 0 else bits.field(fault.bit, dtype) for fault in faults]
     for name, value in (("before", "before"), ("after", "after_value")):
         made[name] = _numbers(a[value])
@@ -138,6 +139,12 @@ def summary(found: Gathered) -> Columns:
         cells |= {(name, int(i), -1): of & (layer == i) for i in np.unique(layer[of])}
         cells |= {(name, -1, int(b)): of & (bit == b) for b in np.unique(bit[of]) if b >= 0}
     cells |= {("all", -1, int(b)): bit == b for b in np.unique(bit) if b >= 0}
+    hidden = found.arrays.get("masked", np.zeros(len(faults), bool))
+    for name in BY_KEY:
+        for told, of in ((f"{name}:hidden", hidden & (site == name)), (f"{name}:visible", ~hidden & (site == name))):
+            if hidden[site == name].any() and of.any():
+                cells[told, -1, -1] = of
+                cells |= {(told, -1, int(b)): of & (bit == b) for b in np.unique(bit[of]) if b >= 0}
     made: Columns = {}
     for (name, at, number), of in cells.items():
         n, bad = int(of.sum()), int((harmful & of).sum())
@@ -169,7 +176,9 @@ def detectors(found: Gathered, clean: Mapping[str, np.ndarray], bounds: str | No
         row["needless"] = int((alarm & ~found.harmful).sum())
         seen = clean[name]
         row |= {"clean": seen.size, "false_positives": int(seen.sum())}
-        row["false_positive_high"] = upper(int(seen.sum()), seen.size) if seen.size else None
+        row["false_positive_high"] = upper(int(seen.sum()), seen.size)
+        flagged = int(seen.any(1).sum())
+        row |= {"clean_sequences": len(seen), "flagged_sequences": flagged, "flagged_high": upper(flagged, len(seen))}
         for column, value in row.items():
             made.setdefault(column, []).append(value)
     return made
@@ -199,7 +208,7 @@ def bounds(found: Gathered | None, clean: Mapping[int, Seen], reference: str, me
         made["row"] += seen.row.ravel().tolist()
     if found is not None:
         hit = found.arrays["bounds"]
-        numbers.append(hit[:, 2:])
+        numbers.append(hit[:, 2 : 2 + len(ROW)])
         made["kind"] += ["injected"] * len(hit)
         made["fault_id"] += [fault.id for fault in found.faults]
         made["sequence"] += [fault.sequence for fault in found.faults]
@@ -214,6 +223,10 @@ def bounds(found: Gathered | None, clean: Mapping[int, Seen], reference: str, me
     for i, name in enumerate(ROW[1:], 1):
         made[name] = _numbers(table[:, i])
     made["violated"] = (table[:, -1] < 0).tolist()
+    if found is not None:
+        before = np.full(len(some), np.nan)
+        before[len(some) - len(found.faults) :] = found.arrays["bounds"][:, BOUND.index("margin_clean")]
+        made["margin_clean"] = _numbers(before[some])
     made |= {"reference": [reference] * len(table), "method": [method] * len(table)}
     return made
 

@@ -58,10 +58,11 @@ def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask
         run.write("detectors", tables.build("detectors", told), lines=lines)
     apart = np.stack([seen.apart for seen in found.clean.values()])
     equal = [bool(each.all()) for each in kv_equal(apart, adapter.dtype).T]
-    shape = f"({g.kv_heads}, {int(sequences.examples.lengths[0])}, {g.head_dim})"
+    shapes = next(iter(found.clean.values())).shapes.tolist()
+    k_shape, v_shape = ([str(tuple(layer[i])) for layer in shapes] for i in (0, 1))
     worst = [float(x) if np.isfinite(x) else None for x in apart.max(0)]
     kv: dict[str, list[Any]] = {
-        "layer": list(range(g.layers)), "kv_equal": equal, "k_shape": [shape] * g.layers, "v_shape": [shape] * g.layers,
+        "layer": list(range(g.layers)), "kv_equal": equal, "k_shape": k_shape, "v_shape": v_shape,
         "largest_difference": worst,
     }  # fmt: skip
     run.write("kv_check", tables.build("kv_check", kv), lines=lines)
@@ -85,19 +86,14 @@ def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask
 
 
 def _sequences(sequences: Sequences, found: Findings) -> dict[str, list[Any]]:
-    base = {
-        fault.sequence: value
-        for fault, value in zip(found.trials.faults, found.trials.arrays["loss_base"], strict=True)
-    }
     numbers = range(len(sequences.examples))
-    by_sequence = "after" not in found.trials.arrays
     return {
         "sequence": list(numbers),
         "part": ["calibration" if i in sequences.calibration else "trial" for i in numbers],
         "tokens": [json.dumps(sequences.examples.ids(i).tolist()) for i in numbers],
         "source_row": sequences.rows,
         "length": sequences.examples.lengths.tolist(),
-        "loss": [float(base[i]) if by_sequence and i in base else None for i in numbers],
+        "loss": [found.clean[i].loss for i in numbers],
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +42,28 @@ class Sequences:
         """Tokens of each sequence under test."""
         return {i: int(self.examples.lengths[i]) for i in self.tested}
 
+    def digests(self) -> list[str]:
+        """What identifies the sequences that calibrate."""
+        return [digest(self.examples.ids(i)) for i in self.calibration]
+
     def batch(self, adapter: Adapter, number: int) -> Batch:
         """One sequence, unpadded."""
         return self.examples.batch(np.array([number])).to(adapter.device)
 
 
 def read(
-    adapter: Adapter, chosen: load.Chosen, *, max_length: int, calibrating: int, tested: int, seed: int
+    adapter: Adapter,
+    chosen: load.Chosen,
+    *,
+    max_length: int,
+    calibrating: int,
+    tested: int,
+    seed: int,
+    seen: frozenset[str] = frozenset(),
 ) -> Sequences:
     """The first sequences of the rows: calibrating ones, then tested ones (fewer where there are fewer).
+
+    seen: digests of sequences that are passed over, since the limits in use were set by them.
 
     Raises HeadtoolError where not one is left to test, or the rows give no loss.
     """
@@ -65,7 +79,19 @@ def read(
             classes = labels.numbers(labels.read(chosen), names)
         targets = Targets(chosen.examples(), adapter.tokenizer, max_length, loss, seed=seed, classes=classes)
         made, rows = iter(targets), targets.used
-    examples = Examples(itertools.islice(made, wanted), pad=adapter.pad, types=adapter.has_types)
+    places: list[int] = []
+    passed = 0
+
+    def unseen() -> Iterator[Encoding]:
+        nonlocal passed
+        for place, encoding in enumerate(made):
+            if digest(encoding.ids) in seen:
+                passed += 1
+                continue
+            places.append(place)
+            yield encoding
+
+    examples = Examples(itertools.islice(unseen(), wanted), pad=adapter.pad, types=adapter.has_types)
     if len(examples) <= calibrating:
         hint = "more rows, or a smaller --calibrate, or a --calibration file"
         raise HeadtoolError(f"{chosen.name}: {len(examples)} sequences, {calibrating} of them to calibrate", hint=hint)
@@ -74,11 +100,18 @@ def read(
         raise HeadtoolError(
             f"the tokenizer gives token {examples.largest}, the model knows {adapter.vocabulary}", hint=hint
         )
-    found = Sequences(examples, [int(chosen.kept[i]) for i in rows[: len(examples)]], calibrating, loss)
+    found = Sequences(examples, [int(chosen.kept[rows[place]]) for place in places], calibrating, loss)
+    if passed:
+        found.notes.append(f"{passed} sequences are passed over: the limits of --calibration were set by them")
     found.notes.append(f"the loss is {TOLD[loss]}")
     if len(examples) < wanted:
         found.notes.append(f"the rows make {len(examples)} sequences, {wanted} were asked for")
     return found
+
+
+def digest(ids: Iterable[int]) -> str:
+    """What identifies a sequence: 16 hexadecimal digits of the SHA-256 of its ids."""
+    return hashlib.sha256(np.asarray(list(ids), np.int64).tobytes()).hexdigest()[:16]
 
 
 def _joined(
@@ -99,12 +132,15 @@ def _joined(
 
     def sequence(some: list[int], row: int) -> Encoding | None:
         nonlocal made
-        rows.append(row)
         whole = [*before, *some, *after]
         made += 1
         if loss == "masked":
-            return masked(Encoding(whole), tokenizer.mask_token_id, special, seed, made - 1)
-        return Encoding(whole, targets=[*whole[1:], IGNORED])
+            encoding = masked(Encoding(whole), tokenizer.mask_token_id, special, seed, made - 1)
+        else:
+            encoding = Encoding(whole, targets=[*whole[1:], IGNORED])
+        if encoding is not None:
+            rows.append(row)
+        return encoding
 
     for place, example in enumerate(chosen.examples()):
         new = tokenizer(example.text + "\n", add_special_tokens=False)["input_ids"]

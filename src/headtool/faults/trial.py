@@ -37,7 +37,6 @@ class Setup:
     reference: Literal["self", "golden", "none"] = "self"  # of the softmax bounds
     method: str = "s@w"
     tolerance: float | None = None
-    harm: float = 0.01
     permanent: bool = False
 
     @property
@@ -62,18 +61,6 @@ class Result:
     ratios: dict[str, float] | None = None
     corrected: bool | None = None  # is what a recomputation gives accepted? None where nothing was seen
     bound: dict[str, float] | None = None
-
-    @property
-    def detected_by(self) -> list[str]:
-        return [name for name, ratio in (self.ratios or {}).items() if ratio > 1]
-
-    def outcome(self, harm: float) -> str:
-        """None: the loss is what it was, bit for bit. Harmful: its relative change is above harm."""
-        if self.nonfinite:
-            return "nonfinite"
-        if self.loss_diff == 0:
-            return "none"
-        return "harmful" if abs(self.loss_diff) > harm * abs(self.loss_base) else "benign"
 
 
 @dataclass
@@ -171,7 +158,7 @@ def _bounds(setup: Setup, seen: Sites, heads: range, rows: range) -> dict[str, l
         return None
     golden = None
     if setup.reference == "golden":
-        golden = replace(seen, scores=seen.scores[:1], sinks=seen.sinks)
+        golden = replace(seen, scores=seen.scores[:1])
     found = bounds.of_sites(seen, setup.method, golden, setup.tolerance)
     margin = found.margin.nan_to_num(nan=torch.inf, neginf=-torch.inf).flatten(1)
     at = margin.argmin(1, keepdim=True)
@@ -180,6 +167,7 @@ def _bounds(setup: Setup, seen: Sites, heads: range, rows: range) -> dict[str, l
     for name in ("n", "epsilon", "lower1", "middle", "upper1", "upper2", "margin"):
         values = getattr(found, name).expand_as(found.margin).flatten(1)
         columns[name] = values.gather(1, at)[:, 0].tolist()
+    columns["margin_clean"] = [float(margin[0].min())] * len(margin)
     return columns
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 from headtool.figures.levels import COLOURS
 
-ADDED = ("injection", "bounds", "detection", "total")
+ADDED = ("injection", "open", "bounds", "detection", "total")
 
 
 def overheads(performance: pl.DataFrame, title: str) -> Figure:

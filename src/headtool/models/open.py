@@ -158,7 +158,6 @@ def quiet_libraries() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     getLogger("accelerate.big_modeling").setLevel("ERROR")
-    getLogger("accelerate.big_modeling").setLevel("ERROR")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

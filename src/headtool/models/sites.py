@@ -41,7 +41,6 @@ class Sites:
     out: torch.Tensor
     visible: torch.Tensor
     scaling: float | None
-    capped: bool = False
     sinks: torch.Tensor | None = None
     reach: Literal["all", "earlier", "mask"] = "mask"
 
@@ -67,7 +66,7 @@ def attend(call: Call, edit: Edit = unchanged) -> Sites:
     reach: Literal["all", "earlier", "mask"] = "mask"
     if call.mask is None and q.shape[2] == k.shape[2]:
         reach = "earlier" if call.causal else "all"
-    return Sites(q, k, v, scores, weights, out, visible, call.scaling, call.softcap is not None, call.sinks, reach)
+    return Sites(q, k, v, scores, weights, out, visible, call.scaling, call.sinks, reach)
 
 
 def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:

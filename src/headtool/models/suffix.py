@@ -24,7 +24,7 @@ from headtool.models.sites import Edit, Sites
 if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
 
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}  # of the largest number
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of each position's norm
 
 
 class Suffix:
@@ -175,7 +175,8 @@ def resumable(adapter: Adapter, batch: Batch) -> bool:
             z = recorded.clean.heads[layer][:, middle : middle + 1].repeat(2, 1, 1)
             output, _ = recorded.resume(layer, z, range(middle, middle + 1))
             whole, again = recorded.output[0][:, middle if cut else 0 :].float(), output[0].float()
-            if not bool((again - whole).abs().max() <= CLOSE.get(adapter.dtype, 0.2) * whole.abs().max()):
+            apart = torch.linalg.vector_norm(again - whole, dim=-1) / torch.linalg.vector_norm(whole, dim=-1)
+            if not bool((apart <= CLOSE[adapter.dtype]).all()):
                 break
         else:
             return cut
