@@ -17,7 +17,7 @@ from headtool import folder
 SOURCE = Path(headtool.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"options", "errors", "console", "folder", "ranks"},
+    {"options", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
     {"scores", "tasks", "figures", "training", "reporting"},
@@ -36,6 +36,7 @@ MEANT = {
     ("options", "errors"),
     ("ranks", "errors"),
     ("console", "errors"),
+    ("console", "redact"),
 }
 HEAVY = (
     "torch",

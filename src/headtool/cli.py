@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from headtool import __version__
-from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
+from headtool.errors import IMPOSSIBLE, INTERRUPTED, TERMINATED, Terminated, translate
+from headtool.redact import redacted
 
 COMMANDS = ("score", "finetune", "report")
 
@@ -80,10 +82,14 @@ for _entry in metadata.entry_points(group="headtool.commands"):
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C."""
+    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
+    _settle_streams()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
+    except Terminated:
+        code = TERMINATED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except typer.Abort:
@@ -100,9 +106,22 @@ def main() -> None:
             code = known.code
             if str(known):
                 _say(str(known), known.hint)
-    if code == INTERRUPTED:
-        print("headtool: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    if code in (INTERRUPTED, TERMINATED):
+        how = "interrupted" if code == INTERRUPTED else "terminated"
+        print(f"headtool: {how}; the same command goes on where it stopped", file=sys.stderr)
     _close(code)
+
+
+def _terminate(*_: Any) -> None:
+    """SIGTERM, as batch systems and torchrun send it: leave like Ctrl-C does."""
+    raise Terminated
+
+
+def _settle_streams() -> None:
+    """A stream that was closed before the start (>&-) would be None here, and print would take the other."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
 
 
 def _usage(error: typer.TyperException) -> int:
@@ -120,9 +139,9 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def _say(message: str, hint: str) -> None:
-    print(f"headtool: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"headtool: error: {redacted(' '.join(message.split()))}", file=sys.stderr)
     if hint:
-        print(f"  hint: {' '.join(hint.split())}", file=sys.stderr)
+        print(f"  hint: {redacted(' '.join(hint.split()))}", file=sys.stderr)
 
 
 def _close(code: int) -> None:

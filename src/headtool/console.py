@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from headtool.redact import redacted
+
 PLAIN_EVERY = 10.0  # seconds between two progress lines when stderr is no terminal
 
 
@@ -38,18 +40,21 @@ class Console:
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
+        text = redacted(text)
         self._record(text)
         if self.talks:
             print(f"headtool: {text}", file=sys.stderr)
 
     def detail(self, text: str) -> None:
         """Something worth knowing under -v."""
+        text = redacted(text)
         self._record(text)
         if self.verbose and self.talks:
             print(f"headtool: {text}", file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Something that changes how the result must be read; it is kept in the manifest as well."""
+        text = redacted(text)
         self.warnings.append(text)
         self._record(f"warning: {text}")
         if not self.silent:

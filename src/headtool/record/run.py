@@ -28,13 +28,15 @@ from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
-from headtool.record.files import sha256, whole, write_text
+from headtool.record.files import fingerprint, fingerprints, sha256, whole, write_text
+from headtool.redact import redacted
 
 if TYPE_CHECKING:
     import polars as pl
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
+UNSEALED = ("manifest.json", "config.yaml", "run.log", "parts")  # of which no hash is kept
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
@@ -63,7 +65,7 @@ class Run:
         self.clock = Clock()
         self.done = False
         self._lock: Any = None
-        self._fresh = False  # was there nothing at the path before this run?
+        self._made: list[Path] = []  # what was not there before this run: its folder, then those above it
 
     @classmethod
     def start(
@@ -113,19 +115,23 @@ class Run:
                 hint="choose another --out, or --force to start over",
             )
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
-            run.manifest = old
-            run.done = run._results_whole(old)
+            run._take_over(old)
         if dry or run.done:
             return run
         run._open(force)
         return run
+
+    def _take_over(self, finished: dict[str, Any]) -> None:
+        """Be done, where a finished run's manifest and files are as it left them."""
+        if self._results_whole(finished):
+            self.manifest, self.done = finished, True
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
     def _open(self, force: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
-        self._fresh = not self.path.exists()
+        self._made = [each for each in (self.path, *self.path.parents) if not each.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,7 +141,7 @@ class Run:
         self._take_lock()
         now = self._read_manifest()
         if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
-            self.manifest, self.done = now, self._results_whole(now)  # another process has finished it meanwhile
+            self._take_over(now)  # another process has finished it meanwhile
             if self.done:
                 return
         if force:
@@ -203,8 +209,11 @@ class Run:
                 self._write_manifest()
         self._lock.release()
         impossible = error is not None and (told := translate(error)) is not None and told.code == IMPOSSIBLE
-        if impossible and self._fresh and self.share.count == 1:
+        if impossible and self._made and self.share.count == 1:
             _remove(self.path)  # what was asked for cannot be: there is nothing to keep, and nothing to go on from
+            for above in self._made[1:]:
+                with contextlib.suppress(OSError):  # another run has moved in
+                    above.rmdir()
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -260,7 +269,7 @@ class Run:
             "headtool.version": __version__,
             "headtool.schema": str(schema.TABLES[name].version),
             "headtool.identity": self.identity,
-            "headtool.inputs": json.dumps(self.manifest["inputs"]),
+            "headtool.inputs": redacted(json.dumps(self.manifest["inputs"])),
         }
         base = self.path / "tables" / name
         with whole(base.with_suffix(".parquet")) as file:
@@ -274,8 +283,8 @@ class Run:
         listed[name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file (never NaN) into the run directory."""
-        write_text(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        """Write a JSON file (never NaN, no secrets) into the run directory."""
+        write_text(self.path / name, redacted(json.dumps(content, indent=1, allow_nan=False)) + "\n")
 
     def finish(self) -> None:
         """Close the run: times and memory go into the manifest, the parts go away."""
@@ -285,6 +294,9 @@ class Run:
         self.manifest["finished"] = _now()
         self.manifest["status"] = "done"
         self.manifest.pop("error", None)
+        found = fingerprints(self.path)
+        self.manifest["files"] = {name: found[name] for name in found if name.split("/")[0] not in UNSEALED}
+        self.manifest["seal"] = _seal(self.manifest)
         self._write_manifest()
         self.done = True
         _remove(self.path / "parts")
@@ -305,31 +317,39 @@ class Run:
             manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, IsADirectoryError):
+        except (ValueError, RecursionError, IsADirectoryError):
             self.console.warn(f"{self.path / 'manifest.json'} cannot be read and is written anew")
             return None
         return manifest if isinstance(manifest, dict) else None
 
     def _write_manifest(self) -> None:
-        write_text(self.path / "manifest.json", json.dumps(self.manifest, indent=1, allow_nan=False) + "\n")
+        self.write_json("manifest.json", self.manifest)
 
     def _write_config(self) -> None:
         import yaml
 
         known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
-        write_text(self.path / "config.yaml", yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=2**20)  # a value on one line
+        write_text(self.path / "config.yaml", redacted(text))
 
     def _results_whole(self, manifest: Mapping[str, Any]) -> bool:
-        for name in manifest.get("checkpoints", {}):
-            if not any((self.path / name).glob("*.safetensors")):
-                self.console.warn(f"{self.path / name} is missing: it is made again")
-                return False
-        for name, facts in manifest.get("tables", {}).items():
-            file = self.path / "tables" / f"{name}.parquet"
-            if not file.is_file() or sha256(file) != facts["sha256"]:
+        """Is everything there that a finished run's manifest lists, as it was written?"""
+        seal = manifest.get("seal")
+        if seal != _seal(manifest):
+            self.console.warn(f"{self.path / 'manifest.json'} was changed since the run: the run is made again")
+            return False
+        for name, digest in manifest["files"].items():
+            file = self.path / name
+            if not file.is_file() or fingerprint(file) != digest:
                 self.console.warn(f"{file} is missing or was changed since the run: it is made again")
                 return False
         return True
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of all that a finished run's manifest says."""
+    said = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(redacted(json.dumps(said, sort_keys=True)).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
