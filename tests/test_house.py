@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting"},
+    {"scores", "tasks", "figures", "training", "reporting", "checkup"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -100,6 +100,7 @@ def test_imports_go_downwards(file):
         ["report", "--help"],
         ["report"],
         ["finetune", "--help"],
+        ["doctor", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -198,8 +199,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import finetune, report, score
+    from headtool.commands import doctor, finetune, report, score
 
+    assert headtool.doctor is doctor.command
     assert headtool.finetune is finetune.command
     assert headtool.score is score.command
     assert headtool.report is report.command

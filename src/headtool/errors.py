@@ -21,8 +21,8 @@ class HeadtoolError(Exception):
         self.code = code
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, but for the exit code."""
+class Terminated(BaseException):
+    """SIGTERM: like KeyboardInterrupt no error, and nothing that should be caught on the way out."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HeadtoolError:

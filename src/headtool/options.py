@@ -39,7 +39,7 @@ def of_list(choices: tuple[str, ...], incomplete: str) -> list[str]:
 
 
 def complete_scores(incomplete: str) -> list[str]:
-    return of_list(folder.names("headtool.scores"), incomplete)
+    return of_list(folder.offered("headtool.scores"), incomplete)
 
 
 def complete_tasks(incomplete: str) -> list[str]:

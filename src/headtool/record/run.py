@@ -28,7 +28,15 @@ from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
-from headtool.record.files import fingerprint, fingerprints, sha256, whole, write_text
+from headtool.record.files import (
+    fingerprint,
+    fingerprints,
+    read_sealed,
+    sha256,
+    whole,
+    write_sealed,
+    write_text,
+)
 from headtool.redact import redacted
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
 UNSEALED = ("manifest.json", "config.yaml", "run.log", "parts")  # of which no hash is kept
+MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
@@ -157,6 +166,7 @@ class Run:
         if not self.console.silent:
             self.console.log = self.path / "run.log"
             self._write_config()
+            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self._write_manifest()
 
     def _refuse_foreign(self) -> None:
@@ -313,14 +323,21 @@ class Run:
     # -- manifest --------------------------------------------------------------------------------------------------
 
     def _read_manifest(self) -> dict[str, Any] | None:
+        """What is known of the run that the directory holds: its manifest, or where that is lost the little of its mark."""
         try:
             manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+            if isinstance(manifest, dict):
+                return manifest
+        except NotADirectoryError:
             return None
+        except FileNotFoundError:
+            return read_sealed(self.path / MARK)
         except (ValueError, RecursionError, IsADirectoryError):
-            self.console.warn(f"{self.path / 'manifest.json'} cannot be read and is written anew")
-            return None
-        return manifest if isinstance(manifest, dict) else None
+            pass
+        told = f"{self.path / 'manifest.json'} cannot be read and is written anew"
+        if told not in self.console.warnings:
+            self.console.warn(told)
+        return read_sealed(self.path / MARK)
 
     def _write_manifest(self) -> None:
         self.write_json("manifest.json", self.manifest)
