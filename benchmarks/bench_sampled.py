@@ -1,6 +1,6 @@
 """What the sampled sweep saves: its intervals and its CPU time against those of the exhaustive sweep of the same examples.
 
-    python benchmarks/bench_sampled.py MODEL DATA [--subset 2048] [--share 0.15] [--threads 1] [--out FOLDER]
+    python benchmarks/bench_sampled.py MODEL [DATA] [--subset 2048] [--share 0.15] [--threads 1] [--out FOLDER]
 
 Runs `headtool score MODEL --scores ablation` over the examples, then the same with an --ablate-budget of a share of the
 time that the ablations took. Prints the CPU time of both (backward pass included), how much wider its intervals
@@ -28,7 +28,7 @@ def cpu(run: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?", help="default: the built-in task")
     parser.add_argument("--subset", default="2048")
     parser.add_argument("--share", type=float, default=0.15, help="of the exhaustive sweep's wall time")
     parser.add_argument("--threads", type=int, default=1)

@@ -31,13 +31,16 @@ IMPORTED = (
 
 
 CLIENT = """
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 line = socket.socket(socket.AF_UNIX)
 line.connect(os.environ["WARM_SOCKET"])
 ask = {"args": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ), "closed": [], "user": None}
 line.sendmsg([json.dumps(ask).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
-line.recv(64)
-sys.exit(int(line.recv(64)))
+pid = int(line.recv(64))
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(pid, number))
+code = int(line.recv(64))
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -86,10 +89,10 @@ class Process:
 class Warm:
     """The process that the others are forked from."""
 
-    def __init__(self) -> None:
+    def __init__(self, **env: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name)
-        env = {k: v for k, v in os.environ.items() if not k.startswith("HEADTOOL_")}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("HEADTOOL_")} | env
         self.server = subprocess.Popen([sys.executable, __file__, str(self.path / "socket")], env=env)
         self.count = 0
 
@@ -153,6 +156,7 @@ class Warm:
 
 def serve(path: str) -> None:
     """Import, then fork a process for every call. Nothing is computed here: threads would not survive a fork."""
+    parent = os.getppid()
     for name in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -161,7 +165,6 @@ def serve(path: str) -> None:
     door.listen()
     lines: dict[int, socket.socket] = {}
     door.settimeout(0.01)
-    parent = os.getppid()
     while os.getppid() == parent:
         with contextlib.suppress(TimeoutError):
             line, _ = door.accept()
