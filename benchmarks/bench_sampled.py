@@ -10,7 +10,9 @@ for new examples are, and how many of its intervals for these examples hold what
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +25,12 @@ import headtool
 def cpu(run: Path) -> dict[str, float]:
     phases = json.loads((run / "manifest.json").read_text())["phases"]
     return {name: phase["cpu_s"] for name, phase in phases.items()}
+
+
+def quietly(model: str, **given) -> Path:
+    """headtool.score, whose run directory goes to stderr: stdout is for what was found."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return headtool.score(model, **given)
 
 
 def main() -> None:
@@ -41,9 +49,9 @@ def main() -> None:
             "scores": "ablation", "data": args.data, "subset": args.subset, "threads": args.threads, "quiet": True,
             "max_length": args.max_length,
         }  # fmt: skip
-        whole = headtool.score(args.model, out=out / "whole", **same)
+        whole = quietly(args.model, out=out / "whole", **same)
         seconds = json.loads((whole / "manifest.json").read_text())["phases"]["ablation"]["wall_s"]
-        some = headtool.score(args.model, out=out / "some", ablate_budget=round(args.share * seconds, 1), **same)
+        some = quietly(args.model, out=out / "some", ablate_budget=round(args.share * seconds, 1), **same)
         spent, all_of_it = cpu(some), cpu(whole)["ablation"]
         a, b = (pl.read_parquet(run / "tables" / "importance.parquet") for run in (whole, some))
         wider = (b["I_high"] - b["I_low"]) / (a["I_high"] - a["I_low"])

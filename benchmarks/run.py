@@ -22,8 +22,10 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from importlib import metadata
@@ -37,6 +39,21 @@ SETTINGS: dict[str, list[str]] = {  # of those that do not run as they stand
 }
 VERSIONS = ("headtool", "torch", "transformers", "polars", "numpy", "transformer-lens", "nnsight", "pyvene", "captum")
 HEADLINE = "headline: "
+# Runs a command and leaves the CPU time of all its processes, and the memory of the largest, in a file.
+WATCH = """
+import json, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+found = {"cpu_s": None, "peak_mb": None}
+try:
+    import resource
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    found = {"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / unit, 1)}
+except ImportError:
+    pass
+open(sys.argv[1], "w").write(json.dumps(found))
+sys.exit(code)
+"""
 TITLES = ("what", "beside", "result", "peak memory")
 RUN = ("<!-- made by benchmarks/run.py -->\n", "<!-- /made by benchmarks/run.py -->")
 BENCH = ("<!-- bench -->\n", "<!-- /bench -->")
@@ -78,21 +95,25 @@ def run(name: str, folder: Path = HERE, limit: float = 3600) -> dict[str, Any]:
         "name": name, "command": shlex.join(["python", f"benchmarks/bench_{name}.py", *arguments]),
         "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
     }  # fmt: skip
-    begun, before = time.perf_counter(), os.times()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            out, err = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            err += f"\nstopped after {limit:.0f} s"
-    after = os.times()
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        usage = Path(scratch) / "usage"
+        watched = [sys.executable, "-c", WATCH, str(usage), *command]
+        with subprocess.Popen(
+            watched, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                _stop(process)
+                out, err = process.communicate()
+                err += f"\nstopped after {limit:.0f} s"
+        used = json.loads(usage.read_text()) if usage.is_file() else {"cpu_s": None, "peak_mb": None}
     lines = out.splitlines()
     kept |= {
         "code": process.returncode,
         "wall_s": round(time.perf_counter() - begun, 1),
-        "cpu_s": round(after.children_user + after.children_system - before.children_user - before.children_system, 1),
-        "peak_mb": _peak(),
+        **used,
         "headlines": [_headline(line) for line in lines if line.startswith(HEADLINE)],
         "output": [line.rstrip() for line in lines if not line.startswith(HEADLINE)],
         "errors": err.strip().splitlines()[-10:],
@@ -108,13 +129,12 @@ def _headline(line: str) -> list[str]:
     return cells
 
 
-def _peak() -> float | None:
-    """The largest resident set of any process that this one has started so far, in MB."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), 1)
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a benchmark and the processes that it has started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def results(folder: Path = HERE) -> list[dict[str, Any]]:
@@ -136,10 +156,11 @@ def page(kept: list[dict[str, Any]]) -> str:
     for each in kept:
         told = ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         peak = f", largest process {each['peak_mb'] / 1e3:.2f} GB" if each["peak_mb"] else ""
+        spent = f"{each['cpu_s']:,.0f} CPU s" if each["cpu_s"] is not None else "no times"
         failed = f" It failed with {each['code']}." if each["code"] else ""
         lines += [
             f"## bench_{each['name']}.py, {each['date']}\n",
-            f"`{each['command']}`: {each['cpu_s']:,.0f} CPU s{peak}.{failed}",
+            f"`{each['command']}`: {spent}{peak}.{failed}",
         ]
         lines += [
             f"{each['machine']}; {told}.\n",
