@@ -26,6 +26,7 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 
 from trouble.jobs import JOBS
 from trouble.stage import Stage
+from trouble.warm import Warm
 
 
 def cold(stage: Stage, job, out: Path, dice: random.Random) -> int:
@@ -53,7 +54,8 @@ def main() -> None:
     jobs = [job for job in JOBS if job.name in asked.jobs.split(",")]
     kills: collections.Counter[str] = collections.Counter()
     rounds: collections.Counter[str] = collections.Counter()
-    stage = Stage()
+    warm = Warm()
+    stage = Stage(warm)
     try:
         assert stage.expected
         for turn, job in enumerate(itertools.cycle(jobs)):
@@ -69,6 +71,7 @@ def main() -> None:
             )
     finally:
         stage.close()
+        warm.close()
     print("\njob          kills  runs")
     for name in kills:
         print(f"{name:10} {kills[name]:7} {rounds[name]:5}")

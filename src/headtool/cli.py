@@ -109,7 +109,8 @@ for _entry in _plugins().values():
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
     _settle_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
+        signal.signal(signal.SIGTERM, _terminate)
     _plug_in()
     try:
         code = app(standalone_mode=False) or 0

@@ -15,9 +15,7 @@ import pytest
 
 import headtool
 from headtool.cli import COMMANDS
-from trouble.warm import Warm
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 ROOT = Path(__file__).parents[2]
 QUICK = {"HEADTOOL_LIMIT": "16", "HEADTOOL_SUBSET": "16", "HEADTOOL_THREADS": "1", "HEADTOOL_TIMEOUT": "0.1"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
@@ -26,11 +24,9 @@ RUNNABLE = {page: blocks for page in PAGES if (blocks := BLOCK.findall(page.read
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(warm, tmp_path_factory):
     """A PATH on which `headtool` is this tree's."""
-    warm = Warm()
-    yield f"{warm.command(tmp_path_factory.mktemp('bin')).parent}{os.pathsep}{os.environ['PATH']}"
-    warm.close()
+    return f"{warm.command(tmp_path_factory.mktemp('bin')).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def run(script, path, folder):

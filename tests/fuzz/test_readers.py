@@ -20,7 +20,7 @@ from headtool.faults import guard
 from headtool.models import checkpoint, locate
 from headtool.tasks import labels, load, rows
 
-settings.register_profile("fuzz", deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+settings.register_profile("fuzz", deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 settings.load_profile("fuzz")
 SCALARS = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=12)
 JSON = st.recursive(
@@ -222,7 +222,7 @@ def test_any_values_of_known_fields(made):
     ),
     st.data(),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_a_parquet_file_cut_or_changed_anywhere(made, data):
     import polars as pl
 

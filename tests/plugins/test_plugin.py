@@ -12,6 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from trouble.warm import Warm
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "headtool-plugin"
 DETECT = """
@@ -64,60 +66,65 @@ def installed(tmp_path_factory):
     return at / "site"
 
 
-def run(installed, *args, code=0, python=("-m", "headtool"), cwd=None, **more):
+def environment(installed):
     paths = [str(installed), *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []), str(ROOT / "tests")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more
-    done = subprocess.run(
-        [sys.executable, *python, *map(str, args)], env=env, cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture(scope="module")
+def run(installed):
+    """headtool where the package is installed: its words, after a look at its exit code."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    warm = Warm(**environment(installed))
+
+    def call(*args, code=0, **env):
+        process = warm.run(*args, env=env)
+        assert process.code == code, process.err
+        return process
+
+    yield call
+    warm.close()
+
+
+def python(installed, code, **env):
+    """A Python of its own where the package is installed."""
+    env = os.environ | environment(installed) | env
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return done
 
 
-def test_the_score_and_the_command(installed, tmp_path):
+def test_the_score_and_the_command(run, tmp_path):
     out = tmp_path / "run"
-    run(
-        installed,
-        "score",
-        "demo",
-        "--scores",
-        "out,self_attention",
-        "--limit",
-        16,
-        "--query",
-        "all",
-        "--out",
-        out,
-        "-q",
-    )
+    asked = ("--scores", "out,self_attention", "--limit", 16, "--query", "all")
+    run("score", "demo", *asked, "--out", out, "-q")
     heads = pl.read_parquet(out / "tables" / "heads.parquet")
     assert heads["self_attention_raw"].is_between(0, 1).all()
     assert heads["self_attention_raw"].n_unique() > 1
-    shown = run(installed, "strongest", out, "--by", "self_attention_raw", "--top-k", 3)
+    shown = run("strongest", out, "--by", "self_attention_raw", "--top-k", 3)
     first = heads.sort("self_attention_raw", descending=True).row(0, named=True)
-    lines = shown.stdout.splitlines()
+    lines = shown.out.splitlines()
     assert lines[0] == "layer\thead\tself_attention_raw"
     assert len(lines) == 4
     assert lines[1].split("\t")[:2] == [str(first["layer"]), str(first["head"])]
-    asked = json.loads(
-        run(installed, "strongest", out, "--by", "self_attention_raw", "--json", HEADTOOL_TOP_K="2").stdout
-    )
+    asked = json.loads(run("strongest", out, "--by", "self_attention_raw", "--json", HEADTOOL_TOP_K="2").out)
     assert len(asked["heads"]) == 2
-    refused = run(installed, "strongest", out, "--by", "self_atention_raw", code=2)
-    assert "there is no column named 'self_atention_raw'" in refused.stderr
-    assert "did you mean 'self_attention_raw'" in refused.stderr
+    refused = run("strongest", out, "--by", "self_atention_raw", code=2)
+    assert "there is no column named 'self_atention_raw'" in refused.err
+    assert "did you mean 'self_attention_raw'" in refused.err
 
 
 def test_the_detector(installed):
-    run(installed, python=("-c", DETECT))
+    python(installed, DETECT)
 
 
-def test_its_command_helps_completes_and_errs_like_any_other(installed):
-    helped = run(installed, "strongest", "--help").stdout
+def test_its_command_helps_completes_and_errs_like_any_other(run, installed):
+    helped = run("strongest", "--help").out
     assert "Print the strongest heads of a run." in helped
     assert "--by" in helped
-    assert "strongest" in run(installed, "--help").stdout
-    assert "no such option: --bye" in run(installed, "strongest", "x", "--bye", code=2).stderr
+    assert "strongest" in run("--help").out
+    assert "no such option: --bye" in run("strongest", "x", "--bye", code=2).err
     for line, expected in (
         ("headtool str", {"strongest"}),
         ("headtool strongest x --to", {"--top-k"}),
@@ -126,28 +133,32 @@ def test_its_command_helps_completes_and_errs_like_any_other(installed):
         words = line.split(" ")
         asked = {"_HEADTOOL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
         code = "import sys; sys.argv = ['headtool']; from headtool.cli import main; main()"
-        assert set(run(installed, python=("-c", code), **asked).stdout.split()) == expected
+        assert set(python(installed, code, **asked).stdout.split()) == expected
 
 
-def test_nobody_else_pays_for_it(installed):
-    code = "import sys; from headtool.cli import main\ntry: main()\nfinally: print('headtool_plugin' in sys.modules, file=sys.stderr)"
-    assert run(installed, "--help", python=("-c", code)).stderr == "False\n"
-    assert run(installed, "score", "--help", python=("-c", code)).stderr == "False\n"
+@pytest.mark.parametrize("words", [["--help"], ["score", "--help"]], ids=" ".join)
+def test_nobody_else_pays_for_it(installed, words):
+    code = f"""
+import sys
+from headtool.cli import main
+sys.argv = ["headtool", *{words}]
+try:
+    main()
+finally:
+    print("headtool_plugin" in sys.modules, file=sys.stderr)
+"""
+    assert python(installed, code).stderr == "False\n"
 
 
-def test_a_broken_one_is_named_and_nothing_else_suffers(installed, tmp_path):
-    broken = shutil.copytree(installed, tmp_path / "site")
+def test_a_broken_one_is_named_and_nothing_else_suffers(run, installed):
     for name in ("strongest", "self_attention"):
-        (broken / "headtool_plugin" / f"{name}.py").write_text("import nothing_of_this_name")
-    said = run(broken, "strongest", "x", code=1).stderr
-    assert (
-        "headtool: error: the plug-in headtool_plugin.strongest:command cannot be loaded: ModuleNotFoundError" in said
-    )
+        (installed / "headtool_plugin" / f"{name}.py").write_text("import nothing_of_this_name")
+    said = run("strongest", "x", code=1).err
+    assert "error: the plug-in headtool_plugin.strongest:command cannot be loaded: ModuleNotFoundError" in said
     assert "Traceback" not in said
-    assert "strongest" in run(broken, "--help").stdout
-    said = run(broken, "score", "demo", "--scores", "self_attention", code=2).stderr
-    assert "cannot be loaded" in said
-    found = json.loads(run(broken, "doctor", "--json", HF_HUB_OFFLINE="1").stdout)
+    assert "strongest" in run("--help").out
+    assert "cannot be loaded" in run("score", "demo", "--scores", "self_attention", code=2).err
+    found = json.loads(run("doctor", "--json", HF_HUB_OFFLINE="1").out)
     (plugins,) = (finding for finding in found["findings"] if finding["name"] == "plug-ins")
     assert plugins["state"] == "note"
     assert "self_attention (headtool_plugin.self_attention)" in plugins["found"]

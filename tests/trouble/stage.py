@@ -17,8 +17,8 @@ from trouble.warm import Process, Warm
 class Stage:
     """Undisturbed runs of all jobs, in a folder by their names, and a warm process to start others from."""
 
-    def __init__(self) -> None:
-        self.warm = Warm()
+    def __init__(self, warm: Warm) -> None:
+        self.warm = warm
         self._keep = tempfile.TemporaryDirectory()
         self.whole = Path(self._keep.name)
         self.seconds: dict[str, float] = {}
@@ -99,5 +99,4 @@ class Stage:
         return kills
 
     def close(self) -> None:
-        self.warm.close()
         self._keep.cleanup()

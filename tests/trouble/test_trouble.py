@@ -20,7 +20,6 @@ import pytest
 from trouble.jobs import JOBS
 from trouble.stage import Stage
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 NOBODY = 65534
 ALL = os.environ.get("TORTURE") == "1"
 BY_NAME = {job.name: job for job in JOBS}
@@ -43,8 +42,8 @@ def each(argument, names, **values):
 
 
 @pytest.fixture(scope="module")
-def stage():
-    made = Stage()
+def stage(warm):
+    made = Stage(warm)
     yield made
     made.close()
 

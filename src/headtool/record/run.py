@@ -26,17 +26,10 @@ from headtool import __version__
 from headtool.console import Console
 from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
+from headtool.record import seal
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
-from headtool.record.files import (
-    fingerprint,
-    fingerprints,
-    read_sealed,
-    sha256,
-    whole,
-    write_sealed,
-    write_text,
-)
+from headtool.record.files import read_sealed, sha256, whole, write_sealed, write_text
 from headtool.redact import redacted
 
 if TYPE_CHECKING:
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
-UNSEALED = ("manifest.json", "config.yaml", "run.log", "parts")  # of which no hash is kept
 MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
@@ -132,8 +124,16 @@ class Run:
 
     def _take_over(self, finished: dict[str, Any]) -> None:
         """Be done, where a finished run's manifest and files are as it left them."""
-        if self._results_whole(finished):
+        changed = seal.broken(self.path, finished)
+        if changed is None:
             self.manifest, self.done = finished, True
+        else:
+            self._warn_once(f"{changed} is missing or was changed since the run: it is made again")
+
+    def _warn_once(self, text: str) -> None:
+        """The directory is looked at twice, before and after it is locked."""
+        if text not in self.console.warnings:
+            self.console.warn(text)
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -304,9 +304,7 @@ class Run:
         self.manifest["finished"] = _now()
         self.manifest["status"] = "done"
         self.manifest.pop("error", None)
-        found = fingerprints(self.path)
-        self.manifest["files"] = {name: found[name] for name in found if name.split("/")[0] not in UNSEALED}
-        self.manifest["seal"] = _seal(self.manifest)
+        seal.close(self.path, self.manifest)
         self._write_manifest()
         self.done = True
         _remove(self.path / "parts")
@@ -334,9 +332,7 @@ class Run:
             return read_sealed(self.path / MARK)
         except (ValueError, RecursionError, IsADirectoryError):
             pass
-        told = f"{self.path / 'manifest.json'} cannot be read and is written anew"
-        if told not in self.console.warnings:
-            self.console.warn(told)
+        self._warn_once(f"{self.path / 'manifest.json'} cannot be read and is written anew")
         return read_sealed(self.path / MARK)
 
     def _write_manifest(self) -> None:
@@ -348,25 +344,6 @@ class Run:
         known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
         text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=2**20)  # a value on one line
         write_text(self.path / "config.yaml", redacted(text))
-
-    def _results_whole(self, manifest: Mapping[str, Any]) -> bool:
-        """Is everything there that a finished run's manifest lists, as it was written?"""
-        seal = manifest.get("seal")
-        if seal != _seal(manifest):
-            self.console.warn(f"{self.path / 'manifest.json'} was changed since the run: the run is made again")
-            return False
-        for name, digest in manifest["files"].items():
-            file = self.path / name
-            if not file.is_file() or fingerprint(file) != digest:
-                self.console.warn(f"{file} is missing or was changed since the run: it is made again")
-                return False
-        return True
-
-
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """The SHA-256 of all that a finished run's manifest says."""
-    said = {name: value for name, value in manifest.items() if name != "seal"}
-    return hashlib.sha256(redacted(json.dumps(said, sort_keys=True)).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
