@@ -3,7 +3,7 @@
 from bad_input.case import case, file
 
 CASES = (
-    case("scor", "no such command 'scor'", hint="did you mean 'score'?"),
+    case("scor", "no such command 'scor'", hint="did you mean 'score'"),
     case("--colour", "no such option: --colour"),
     case("score", "missing argument 'MODEL'"),
     case("score demo extra", "got unexpected extra argument..."),

@@ -222,7 +222,7 @@ def test_any_values_of_known_fields(made):
     ),
     st.data(),
 )
-@settings(max_examples=25)
+@settings(max_examples=60)
 def test_a_parquet_file_cut_or_changed_anywhere(made, data):
     import polars as pl
 

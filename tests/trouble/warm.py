@@ -33,7 +33,7 @@ IMPORTED = (
 CLIENT = """
 import array, json, os, signal, socket, sys
 line = socket.socket(socket.AF_UNIX)
-line.connect("SOCKET")
+line.connect("@DOOR@")
 ask = {"args": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ), "closed": [], "user": None}
 line.sendmsg([json.dumps(ask).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 pid = int(line.recv(64))
@@ -141,7 +141,7 @@ class Warm:
     def command(self, folder: Path) -> Path:
         """A program `headtool` in a folder, for scripts that call it by its name: it hands its call on to here."""
         program = folder / "headtool"
-        program.write_text(f"#!{sys.executable} -S\n{CLIENT.replace('SOCKET', str(self.path / 'socket'))}")
+        program.write_text(f"#!{sys.executable} -S\n{CLIENT.replace('@DOOR@', str(self.path / 'socket'))}")
         program.chmod(0o755)
         self.run("--version")  # it answers
         return program

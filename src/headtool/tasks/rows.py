@@ -139,15 +139,19 @@ def _json(file: Path) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    import polars as pl
+    import pyarrow  # polars panics, on stderr too, over some damaged files
+    import pyarrow.parquet
 
+    number = 0
     try:
-        total = pl.scan_parquet(file).select(pl.len()).collect().item()
-        for start in range(0, total, CHUNK):
-            for i, row in enumerate(pl.scan_parquet(file).slice(start, CHUNK).collect().iter_rows(named=True)):
-                yield f"{file} row {start + i}", row
-    except pl.exceptions.PolarsError as error:
-        raise HeadtoolError(f"{file}: not a Parquet file that can be read", hint=str(error).splitlines()[0]) from error
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(CHUNK):
+                for row in batch.to_pylist():
+                    yield f"{file} row {number}", row
+                    number += 1
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise HeadtoolError(f"{file}: not a Parquet file that can be read", hint=reason) from error
 
 
 def _csv(file: Path) -> Iterator[Row]:
