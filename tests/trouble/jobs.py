@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-OUTSIDE = ("manifest.json", "run_config.json", "config.yaml", "run.log")  # they tell times
+OUTSIDE = ("manifest.json", "run_config.json", "config.yaml", "run.log", "tables/performance.csv")  # they tell times
 
 
 @dataclass(frozen=True)

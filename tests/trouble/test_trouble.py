@@ -13,7 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,21 +51,26 @@ def stage(warm):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A function that mounts a file system of so many kilobytes, or gives the one there is another size or makes it read-only."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
+def small_disk():
+    """A function that mounts a file system with these options, or gives the one there others. Not below tmp_path, which other
+    sessions of pytest tidy away in time."""
+    mounted = Path(tempfile.mkdtemp(prefix="headtool-disk-"))
+
+    def leave() -> None:
+        while os.path.ismount(mounted):
+            subprocess.run(["umount", "-l", str(mounted)], capture_output=True, check=True)
 
     def mount(*options: str):
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", ",".join(options), "none", str(mounted)], capture_output=True, check=False
-        )
-        if done.returncode:
+        if "remount" not in options:
+            leave()
+        call = ["mount", "-t", "tmpfs", "-o", ",".join(options), "none", str(mounted)]
+        if subprocess.run(call, capture_output=True, check=False).returncode:
             pytest.skip("needs the right to mount; tests/commands/test_bad_input.py has a full disk without it")
         return mounted
 
     yield mount
-    subprocess.run(["umount", "-l", str(mounted)], capture_output=True, check=False)
+    leave()
+    mounted.rmdir()
 
 
 def one_line(process, says, code=1):
