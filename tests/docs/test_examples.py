@@ -17,7 +17,10 @@ import headtool
 from headtool.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-QUICK = {"HEADTOOL_LIMIT": "16", "HEADTOOL_SUBSET": "16", "HEADTOOL_THREADS": "1", "HEADTOOL_TIMEOUT": "0.1"}
+QUICK = {
+    "HEADTOOL_LIMIT": "16", "HEADTOOL_SUBSET": "16", "HEADTOOL_THREADS": "1", "HEADTOOL_TIMEOUT": "0.1", "HEADTOOL_CALIBRATE": "4",
+    "HEADTOOL_SEQUENCES": "4", "HEADTOOL_RUNS": "1", "HEADTOOL_SEEDS": "1",
+}  # fmt: skip
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNABLE = {page: blocks for page in PAGES if (blocks := BLOCK.findall(page.read_text(encoding="utf-8")))}
