@@ -313,6 +313,17 @@ def compare(which: str, args: argparse.Namespace) -> dict[str, dict]:
             + more,
             flush=True,
         )
+    peak = f"{table['headtool']['peak_mb'] / 1e3:.2f} against {table['naive']['peak_mb'] / 1e3:.2f} GB"
+    ratio = table["headtool"]["ratio"]
+    print(
+        f"headline: `score --scores ablation`, every head, {which} | the naive loop | {ratio:.1f} times as fast | {peak}"
+    )
+    peers = {name: table[name]["ratio"] for name in ("lens", "nnsight", "pyvene", "captum") if name in table}
+    if peers:
+        best = max(peers, key=lambda name: peers[name])
+        peak = f"{table['headtool']['peak_mb'] / 1e3:.2f} against {table[best]['peak_mb'] / 1e3:.2f} GB"
+        told = f"{ratio / peers[best]:.1f} times as fast"
+        print(f"headline: `score --scores ablation`, every head, {which} | {best}, the fastest peer | {told} | {peak}")
     return table
 
 

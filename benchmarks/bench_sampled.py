@@ -1,6 +1,6 @@
 """What the sampled sweep saves: its intervals and its CPU time against those of the exhaustive sweep of the same examples.
 
-    python benchmarks/bench_sampled.py MODEL DATA [--subset 2048] [--share 0.15] [--threads 1] [--out FOLDER]
+    python benchmarks/bench_sampled.py MODEL [DATA] [--subset 2048] [--share 0.15] [--threads 1] [--out FOLDER]
 
 Runs `headtool score MODEL --scores ablation` over the examples, then the same with an --ablate-budget of a share of the
 time that the ablations took. Prints the CPU time of both (backward pass included), how much wider its intervals
@@ -10,7 +10,9 @@ for new examples are, and how many of its intervals for these examples hold what
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,10 +27,16 @@ def cpu(run: Path) -> dict[str, float]:
     return {name: phase["cpu_s"] for name, phase in phases.items()}
 
 
+def quietly(model: str, **given) -> Path:
+    """headtool.score, whose run directory goes to stderr: stdout is for what was found."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return headtool.score(model, **given)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?", help="default: the built-in task")
     parser.add_argument("--subset", default="2048")
     parser.add_argument("--share", type=float, default=0.15, help="of the exhaustive sweep's wall time")
     parser.add_argument("--threads", type=int, default=1)
@@ -41,9 +49,9 @@ def main() -> None:
             "scores": "ablation", "data": args.data, "subset": args.subset, "threads": args.threads, "quiet": True,
             "max_length": args.max_length,
         }  # fmt: skip
-        whole = headtool.score(args.model, out=out / "whole", **same)
+        whole = quietly(args.model, out=out / "whole", **same)
         seconds = json.loads((whole / "manifest.json").read_text())["phases"]["ablation"]["wall_s"]
-        some = headtool.score(args.model, out=out / "some", ablate_budget=round(args.share * seconds, 1), **same)
+        some = quietly(args.model, out=out / "some", ablate_budget=round(args.share * seconds, 1), **same)
         spent, all_of_it = cpu(some), cpu(whole)["ablation"]
         a, b = (pl.read_parquet(run / "tables" / "importance.parquet") for run in (whole, some))
         wider = (b["I_high"] - b["I_low"]) / (a["I_high"] - a["I_low"])

@@ -27,6 +27,12 @@ import time
 from pathlib import Path
 
 ENGINES = ("plain", "last", "all", "eager", "lens")
+HEADLINES = {
+    "last": "`score`, all heads of GPT-2 small, last position",
+    "all": "`score`, all heads of GPT-2 small, all positions",
+    "eager": "eager attention with `output_attentions=True`",
+    "lens": "TransformerLens `run_with_cache`",
+}
 SCORES = ("out", "resid", "ent", "task")
 TURNS = 12  # of each engine over the small model's data, in one process
 
@@ -242,6 +248,13 @@ def report(which: str, measured: dict[str, list[dict]], turns: list[dict]) -> di
         peak = max(r["peak_rss"] for r in rounds) / 1e6
         found[engine] = {"ratio": ratio, "spread": each, "peak_mb": peak}
         print(f"{engine:8} {ratio:8.3f}     ({' '.join(f'{r:.3f}' for r in each)})   {peak:10.0f}", flush=True)
+    for engine, what in HEADLINES.items():
+        if which == "gpt2" and engine in found:
+            told = found[engine]
+            print(
+                f"headline: {what} | a plain forward pass | {told['ratio']:.2f} times its CPU time | "
+                f"{told['peak_mb'] / 1e3:.2f} against {found['plain']['peak_mb'] / 1e3:.2f} GB"
+            )
     return found
 
 

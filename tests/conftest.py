@@ -8,6 +8,19 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 for name in [name for name in os.environ if name.startswith("HEADTOOL_")]:
     del os.environ[name]
 
+import pytest  # noqa: E402 - after the environment
 import torch  # noqa: E402 - after the environment it reads
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """headtool in processes of its own that start in no time."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    from trouble.warm import Warm
+
+    made = Warm()
+    yield made
+    made.close()

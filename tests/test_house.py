@@ -17,10 +17,10 @@ from headtool import folder
 SOURCE = Path(headtool.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"options", "errors", "console", "folder", "ranks"},
+    {"options", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting", "faults"},
+    {"scores", "tasks", "figures", "training", "reporting", "faults", "checkup"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -38,6 +38,7 @@ MEANT = {
     ("options", "errors"),
     ("ranks", "errors"),
     ("console", "errors"),
+    ("console", "redact"),
 }
 HEAVY = (
     "torch",
@@ -102,6 +103,7 @@ def test_imports_go_downwards(file):
         ["report"],
         ["finetune", "--help"],
         ["inject", "--help"],
+        ["doctor", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -204,8 +206,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import finetune, inject, report, score
+    from headtool.commands import doctor, finetune, inject, report, score
 
+    assert headtool.doctor is doctor.command
     assert headtool.finetune is finetune.command
     assert headtool.inject is inject.command
     assert headtool.score is score.command

@@ -1,6 +1,6 @@
 """Write the files that are made from the code: python tools/generate.py [--check]
 
-completions/, docs/cli.md, docs/tables.md, docs/families.md and the tables of the README. A test says they are current.
+completions/, docs/cli.md, docs/tables.md, docs/families.md, docs/errors.md and the tables of the README. A test says they are current.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from headtool.models import layout
 from headtool.record import tables
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))  # the cases of docs/errors.md
 SHELLS = {"bash": "completions/headtool.bash", "zsh": "completions/_headtool", "fish": "completions/headtool.fish"}
 MADE = "<!-- made by tools/generate.py -->\n"
 
@@ -27,6 +28,7 @@ def files() -> dict[str, str]:
     """Every generated file, by its path from the root."""
     made = {path: completion(shell) for shell, path in SHELLS.items()}
     made |= {"docs/cli.md": cli(), "docs/tables.md": table_page(), "docs/families.md": families_page()}
+    made["docs/errors.md"] = errors_page()
     made["README.md"] = readme((ROOT / "README.md").read_text(encoding="utf-8"))
     return made
 
@@ -117,6 +119,44 @@ def families_page() -> str:
             "\nAnother type that is laid out like a known one can be read with `--family NAME`; the check at opening decides.\n",
         ]
     )
+
+
+def errors_page() -> str:
+    """One table a command: what was asked, what is said, the exit code."""
+    from bad_input import cases
+
+    found = cases()
+    lines = [
+        MADE,
+        "# Errors\n",
+        f"What headtool refuses: {sum(map(len, found.values()))} calls, each of which a test makes. The line is on stderr, after",
+        "`headtool: error: `, with a hint below; `...` is another library's. Exit code 2: what was asked for cannot be, and nothing",
+        "is left behind; 1: it failed, and the same call may go on where it stopped. Interrupted runs leave with 130 (Ctrl-C) or 143",
+        "(SIGTERM). `--debug` shows the traceback.\n",
+    ]
+    for name, group in found.items():
+        lines += [f"## {'Every command' if name == 'shell' else f'headtool {name}'}\n"]
+        lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
+        lines += [
+            f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    """A cell of a Markdown table."""
+    return re.sub(r"([|<*_`\[\]])", r"\\\1", _short(text))
+
+
+def _code(text: str) -> str:
+    """The same, as code."""
+    return "`" + _short(text).replace("|", r"\|") + "`"
+
+
+def _short(text: str) -> str:
+    """Without what is repeated for its length alone."""
+    return re.sub(r"(.)\1{40,}", r"\1\1\1...", text)
 
 
 def readme(text: str) -> str:

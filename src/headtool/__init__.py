@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "finetune", "inject", "report", "score"]
+__all__ = ["__version__", "doctor", "finetune", "inject", "report", "score"]
 
 if TYPE_CHECKING:
+    from headtool.commands.doctor import command as doctor
     from headtool.commands.finetune import command as finetune
     from headtool.commands.inject import command as inject
     from headtool.commands.report import command as report

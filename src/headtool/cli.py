@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,9 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from headtool import __version__
-from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
+from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, HeadtoolError, Terminated, translate
+from headtool.redact import redacted
 
-COMMANDS = ("score", "finetune", "inject", "report")
+COMMANDS = ("score", "finetune", "inject", "report", "doctor")
 
 app = typer.Typer(
     name="headtool",
@@ -59,31 +62,61 @@ def _silent(command: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
-def _deferred(entry: metadata.EntryPoint) -> Callable[..., None]:
-    """A plug-in command: its name is known at start, its module is imported when it is called."""
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    """Commands of other packages, by name; a name of our own is ours."""
+    return {e.name: e for e in metadata.entry_points(group="headtool.commands") if e.name not in COMMANDS}
+
+
+def _absent(entry: metadata.EntryPoint) -> Callable[..., None]:
+    """What stands for a plug-in's command until a command line names it: a name for --help, and no import."""
 
     def run(ctx: typer.Context) -> None:
-        plugin = typer.Typer(pretty_exceptions_enable=False)
-        plugin.command(name=entry.name)(entry.load())
-        raise typer.Exit(plugin(ctx.args, prog_name=f"headtool {entry.name}", standalone_mode=False) or 0)
+        try:
+            entry.load()
+        except Exception as error:
+            if ctx.args and "--debug" in ctx.args:
+                traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+            hint = "update or uninstall its package; headtool doctor lists what is installed"
+            raise HeadtoolError(
+                f"the plug-in {entry.value} cannot be loaded: {reason}", hint=hint, code=FAILED
+            ) from None
 
     return run
 
 
+def _plug_in() -> None:
+    """Put the command of a plug-in in its place, where the command line (or that being completed) names it."""
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS")
+    words = typed.split()[1:] if typed else sys.argv[1:]
+    named = next((word for word in words if not word.startswith("-")), None)
+    entry = _plugins().get(named or "")
+    if entry is None:
+        return
+    with contextlib.suppress(Exception):  # what stands for it says what is wrong, should it be called
+        command = entry.load()
+        app.registered_commands = [known for known in app.registered_commands if known.name != entry.name]
+        app.command(name=entry.name)(_silent(command))
+
+
 for _name in COMMANDS:
     app.command(name=_name)(_silent(importlib.import_module(f"headtool.commands.{_name}").command))
-for _entry in metadata.entry_points(group="headtool.commands"):
+for _entry in _plugins().values():
     _anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(
-        _deferred(_entry)
-    )
+    app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(_absent(_entry))
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C."""
+    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
+    _settle_streams()
+    with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
+        signal.signal(signal.SIGTERM, _terminate)
+    _plug_in()
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
+    except Terminated:
+        code = TERMINATED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except typer.Abort:
@@ -100,9 +133,22 @@ def main() -> None:
             code = known.code
             if str(known):
                 _say(str(known), known.hint)
-    if code == INTERRUPTED:
-        print("headtool: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    if code in (INTERRUPTED, TERMINATED):
+        how = "interrupted" if code == INTERRUPTED else "terminated"
+        print(f"headtool: {how}; the same command goes on where it stopped", file=sys.stderr)
     _close(code)
+
+
+def _terminate(*_: Any) -> None:
+    """SIGTERM, as batch systems and torchrun send it: leave like Ctrl-C does."""
+    raise Terminated
+
+
+def _settle_streams() -> None:
+    """A stream that was closed before the start (>&-) would be None here, and print would take the other."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
 
 
 def _usage(error: typer.TyperException) -> int:
@@ -120,9 +166,9 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def _say(message: str, hint: str) -> None:
-    print(f"headtool: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"headtool: error: {redacted(' '.join(message.split()))}", file=sys.stderr)
     if hint:
-        print(f"  hint: {' '.join(hint.split())}", file=sys.stderr)
+        print(f"  hint: {redacted(' '.join(hint.split()))}", file=sys.stderr)
 
 
 def _close(code: int) -> None:

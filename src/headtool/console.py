@@ -8,10 +8,12 @@ import json as jsonlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+
+from headtool.redact import redacted
 
 PLAIN_EVERY = 10.0  # seconds between two progress lines when stderr is no terminal
 
@@ -38,18 +40,21 @@ class Console:
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
+        text = redacted(text)
         self._record(text)
         if self.talks:
             print(f"headtool: {text}", file=sys.stderr)
 
     def detail(self, text: str) -> None:
         """Something worth knowing under -v."""
+        text = redacted(text)
         self._record(text)
         if self.verbose and self.talks:
             print(f"headtool: {text}", file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Something that changes how the result must be read; it is kept in the manifest as well."""
+        text = redacted(text)
         self.warnings.append(text)
         self._record(f"warning: {text}")
         if not self.silent:
@@ -60,6 +65,32 @@ class Console:
         if self.silent:
             return
         print(jsonlib.dumps(fields, allow_nan=False) if self.json else line, flush=True)
+
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], fields: dict[str, Any]) -> None:
+        """The result of a command that shows a table, on stdout: for a terminal, as TSV for a pipe, or one JSON object.
+
+        On a terminal a last column of hints stands below the line that it is about.
+        """
+        if self.silent:
+            return
+        if self.json or not sys.stdout.isatty():
+            lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in (titles, *rows)]
+            self.result("\n".join(lines), fields)
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+        from rich.text import Text
+
+        hints = titles[-1] == "hint"
+        shown = Table(box=None, header_style="bold")
+        for i, title in enumerate(titles[:-1] if hints else titles):
+            shown.add_column(title, no_wrap=i == 0, overflow="fold")
+        for row in rows:
+            cells = [Text(cell) for cell in row]
+            if hints and (hint := cells.pop()):
+                cells[-1].append("\n").append("hint: ", style="bold").append(hint)
+            shown.add_row(*cells)
+        Rich(highlight=False).print(shown)
 
     def show(self, *renderables: Any) -> None:
         """Rich tables and texts on stderr: for the reader, not for a program."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 FAILED = 1
 IMPOSSIBLE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 class HeadtoolError(Exception):
@@ -18,6 +19,10 @@ class HeadtoolError(Exception):
         super().__init__(message)
         self.hint = hint
         self.code = code
+
+
+class Terminated(BaseException):
+    """SIGTERM: like KeyboardInterrupt no error, and nothing that should be caught on the way out."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HeadtoolError:
@@ -36,6 +41,7 @@ FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
     ("GatedRepoError", "", "this model is gated: access has not been granted", "accept its terms on the hub, then set HF_TOKEN", 2),
     ("RevisionNotFoundError", "", "the hub has no such revision", "check the part after '@'", 2),
     ("RepositoryNotFoundError", "", "the hub has no such repository (or it is private)", "check the name; for a private one set HF_TOKEN", 2),
+    ("HFValidationError", "", "the hub has no names like this one", "a hub id is NAME or OWNER/NAME", 2),
     ("DatasetNotFoundError", "", "data set not found: {e}", "give a file, or a data set id that the hub has", 2),
     ("OfflineModeIsEnabled", "", "HF_HUB_OFFLINE is set and the files are not in the cache", "unset it, or give a local folder", 1),
     ("LocalEntryNotFoundError", "", "the hub cannot be reached and the files are not in the cache", "check the network or HF_ENDPOINT, or give a local folder", 1),

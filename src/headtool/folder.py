@@ -35,6 +35,16 @@ def names(package: str) -> tuple[str, ...]:
     return tuple(modules(package))
 
 
+def group(package: str) -> str:
+    """The entry-point group of a folder's plug-ins: headtool.scores, headtool.detectors ..."""
+    return f"headtool.{package.rpartition('.')[2]}"
+
+
+def offered(package: str) -> tuple[str, ...]:
+    """The names at home and those of plug-ins, for TAB."""
+    return (*names(package), *sorted(entry.name for entry in metadata.entry_points(group=group(package))))
+
+
 def load(package: str, name: str, kind: str) -> ModuleType:
     """Import the module that answers to a name, at home or from a plug-in.
 
@@ -44,8 +54,7 @@ def load(package: str, name: str, kind: str) -> ModuleType:
     at_home = modules(package)
     if name in at_home:
         return importlib.import_module(at_home[name])
-    group = f"headtool.{package.rpartition('.')[2]}"
-    plugins = {entry.name: entry for entry in metadata.entry_points(group=group)}
+    plugins = {entry.name: entry for entry in metadata.entry_points(group=group(package))}
     if name in plugins:
         try:
             return plugins[name].load()

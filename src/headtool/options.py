@@ -40,7 +40,7 @@ def of_list(choices: tuple[str, ...], incomplete: str) -> list[str]:
 
 
 def complete_scores(incomplete: str) -> list[str]:
-    return of_list(folder.names("headtool.scores"), incomplete)
+    return of_list(folder.offered("headtool.scores"), incomplete)
 
 
 def complete_tasks(incomplete: str) -> list[str]:
@@ -158,7 +158,7 @@ def memory(text: str) -> int | None:
     """A size in bytes from words like 800MB or 2GB (powers of 1000), or None for auto."""
     if text == "auto":
         return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)B?", text, re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kMGT]?)B?", text, re.IGNORECASE)
     if not match or float(match[1]) <= 0:
         raise HeadtoolError(f"--memory {text}: neither 'auto' nor a size", hint="for example --memory 2GB")
     return int(float(match[1]) * 1000 ** " kMGT".lower().index(match[2].lower() or " "))

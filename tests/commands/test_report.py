@@ -243,97 +243,10 @@ def test_constant_columns_and_few_heads_are_null(tmp_path):
 # -- bad input ------------------------------------------------------------------------------------------------------
 
 
-def refused(capsys, tmp_path, *args, says, code=2):
-    out = tmp_path / "out"
-    said = call(capsys, "report", *args, "--out", out)
-    assert said.code == code, said.err
-    assert said.out == ""
-    assert says in said.error
-    assert not out.exists()
-
-
 @pytest.fixture
 def run(pairs, tmp_path):
     """A copy of a run, to be broken."""
     return shutil.copytree(pairs[1][0], tmp_path / "run")
-
-
-def change(run, **facts):
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(manifest | facts))
-    return run
-
-
-def test_what_is_no_run(capsys, tmp_path):
-    refused(capsys, tmp_path, tmp_path / "nothing", says="there is no such run directory")
-    file = tmp_path / "file"
-    file.write_text("x")
-    refused(capsys, tmp_path, file, says="is no directory")
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    refused(capsys, tmp_path, folder, says="no manifest.json")
-    refused(capsys, tmp_path, says="give a RUN")
-    for text, says in (("{", "not JSON"), ("[1]", "no manifest"), ('{"status": "done"}', "does not say which heads")):
-        (folder / "manifest.json").write_text(text)
-        refused(capsys, tmp_path, folder, says=says)
-
-
-def test_a_run_that_is_not_finished(capsys, tmp_path, run):
-    refused(capsys, tmp_path, change(run, status="running"), says="not finished: its status is 'running'")
-    refused(capsys, tmp_path, change(run, status="failed", error="out of memory"), says="(out of memory)")
-
-
-def test_a_run_without_tables_of_heads(capsys, tmp_path, run, one):
-    refused(capsys, tmp_path, change(run, tables={}), says="has no table of heads")
-    refused(capsys, tmp_path, one, says="does not say which heads")
-
-
-def test_a_damaged_table(capsys, tmp_path, run):
-    file = run / "tables" / "importance.parquet"
-    file.write_bytes(file.read_bytes()[:-9] + b"different")
-    refused(capsys, tmp_path, run, says="damaged")
-    file.unlink()
-    refused(capsys, tmp_path, run, says="missing")
-
-
-def test_a_table_of_other_heads_than_the_manifest_says(capsys, tmp_path, run):
-    facts = json.loads((run / "manifest.json").read_text())["model"]
-    refused(capsys, tmp_path, change(run, model=facts | {"layers": 7}), says="its rows are not the 7 x 8 heads")
-
-
-@pytest.mark.parametrize("other", [{"layers": 5}, {"heads": 4}, {"family": "bert"}])
-def test_runs_of_different_models(capsys, tmp_path, pairs, other):
-    shape = {"layers": 6, "heads": 8} | {k: v for k, v in other.items() if k != "family"}
-    n = shape["layers"] * shape["heads"]
-    run = runs.make(tmp_path / "other", {"importance": runs.importance(np.arange(n) / n)}, **(shape | other))
-    refused(capsys, tmp_path, pairs[1][0], run, says="runs of different models")
-
-
-def test_two_models_of_one_seed(capsys, tmp_path, pairs):
-    run = runs.make(tmp_path / "other", {"importance": runs.importance(np.arange(48.0))}, model="x", seed=1)
-    refused(capsys, tmp_path, pairs[1][0], run, says="both of seed 1")
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (("--top-k", "49"), "the model has 48 heads"),
-        (("--top-k", "0"), "invalid value"),
-        (("--p-low", "90"), "not 0 <= low < high <= 100"),
-        (("--p-high", "101"), "not 0 <= low < high <= 100"),
-        (("--p-low", "-1"), "not 0 <= low < high <= 100"),
-        (("--p-low", "nan"), "not 0 <= low < high <= 100"),
-        (("--compare", "FULL"), "not of the form LABEL=RUN,RUN"),
-        (("--compare", "=a"), "not of the form LABEL=RUN,RUN"),
-        (("--compare", "FULL="), "not of the form LABEL=RUN,RUN"),
-        (("--compare", "../up=a"), "not of the form LABEL=RUN,RUN"),
-        (("--compare", "FULL=a"), "only one label"),
-        (("--compare", "FULL=a", "--compare", "full=b"), "given twice"),
-        (("--compare", "FULL=a", "--compare", "LORA=b"), "there is no such run directory"),
-    ],
-)
-def test_flags_that_cannot_be(capsys, tmp_path, pairs, flags, says):
-    refused(capsys, tmp_path, *pairs[1], *flags, says=says)
 
 
 def test_out_at_one_of_the_runs(capsys, run):

@@ -31,7 +31,7 @@ def complete_sites(incomplete: str) -> list[str]:
 
 
 def complete_detectors(incomplete: str) -> list[str]:
-    return opt.of_list((*SETS, "none", *DETECTORS), incomplete)
+    return opt.of_list((*SETS, "none", *folder.offered("headtool.faults.detectors")), incomplete)
 
 
 Sites = Annotated[

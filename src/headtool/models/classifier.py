@@ -19,7 +19,7 @@ from headtool.models import checkpoint, layout
 from headtool.models.adapter import Adapter, adapt
 from headtool.models.devices import free_cores, pick_device, threads_for
 from headtool.models.locate import Located
-from headtool.models.open import explained, quiet_libraries
+from headtool.models.open import explained, quiet_libraries, read
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,7 @@ def open_classifier(
         hint = "finetune takes models that transformers can classify sequences with"
         raise HeadtoolError(f"transformers has no classifier for models of type '{located.model_type}'", hint=hint)
     with quiet_libraries():
-        with explained(f"{located.folder}: its config.json is not one that transformers can use"):
-            config = transformers.AutoConfig.from_pretrained(located.folder)
-        with explained(f"{located.folder}: there is no tokenizer that can be read"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder, config=config)
-        if not tokenizer.is_fast:
-            hint = "save it with a tokenizer.json"
-            raise HeadtoolError(f"{located.folder}: its tokenizer gives no character offsets", hint=hint)
+        config, tokenizer = read(located.folder)
         _settle_padding(located, config, tokenizer)
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
@@ -110,7 +104,8 @@ def _load(
     torch.manual_seed(seed)
     with explained(f"{located.folder}: its weights do not fit its config.json"):
         model, report = auto.from_pretrained(
-            located.folder, config=config, use_safetensors=True, output_loading_info=True, dtype=dtype,
+            located.folder, config=config, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, dtype=dtype,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     fresh = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}

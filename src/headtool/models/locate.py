@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headtool.errors import HeadtoolError, translate
+from headtool.models import contained
 from headtool.models.checkpoint import weight_files
 
 BUILT_IN = {"demo": "decoder", "demo-encoder": "encoder"}
@@ -62,6 +63,8 @@ def locate(model: str) -> Located:
 
     Raises HeadtoolError where there is none, or where the folder holds no readable configuration.
     """
+    if not model.strip():
+        raise HeadtoolError("MODEL is empty", hint="give a folder, a hub id, or 'demo'")
     if model in BUILT_IN:
         folder = Path(str(resources.files("headtool") / "demo" / BUILT_IN[model]))
         return Located(folder, model, model, None, _config(folder))
@@ -83,7 +86,9 @@ def locate(model: str) -> Located:
 
 
 def expanded(path: str) -> Path:
-    """A path with ~ filled in, where there is such a user."""
+    """A path with ~ filled in, where there is such a user. Raises HeadtoolError for what no system takes as a path."""
+    if "\0" in path:
+        raise HeadtoolError(f"{path!r}: no path holds a zero byte", hint="give a file, a folder or a hub id")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -114,8 +119,14 @@ def _config(folder: Path) -> Mapping[str, Any]:
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HeadtoolError(f"{file}: not JSON ({error})", hint="download it again") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise HeadtoolError(f"{file}: it names no model_type", hint="it is not the config.json of a transformers model")
+    classes, labels = config.get("architectures") or [], config.get("id2label") or {}
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise HeadtoolError(f"{file}: 'architectures' is no list of names", hint="download it again")
+    if not isinstance(labels, dict) or not all(re.fullmatch("[0-9]{1,9}", key) for key in labels):
+        raise HeadtoolError(f"{file}: 'id2label' does not name classes by their numbers", hint="download it again")
+    contained.check(folder, config)
     return config

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,15 +62,9 @@ def open_model(
         kind = "classifier"
     how = {"dtype": pick_dtype(dtype, where), "attn_implementation": attention.NAME if plan.interface else "eager"}
     with quiet_libraries():
-        with explained(f"{located.folder}: its config.json is not one that transformers can use"):
-            config = transformers.AutoConfig.from_pretrained(located.folder)
-        with explained(f"{located.folder}: there is no tokenizer that can be read"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(located.folder, config=config)
+        config, tokenizer = read(located.folder)
         if drawn:
             config.num_labels = classes
-        if not tokenizer.is_fast:
-            hint = "save it with a tokenizer.json"
-            raise HeadtoolError(f"{located.folder}: its tokenizer gives no character offsets", hint=hint)
         if not weights:
             with torch.device("meta"):
                 model = CLASSES[kind].from_config(config, **how)
@@ -99,10 +94,16 @@ def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any
     """The model with its weights. Raises HeadtoolError where some are missing: transformers would draw them at random."""
     with explained(f"{located.folder}: its weights do not fit its config.json"):
         model, report = CLASSES[kind].from_pretrained(
-            located.folder, config=config, use_safetensors=True, output_loading_info=True, **how
+            located.folder,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **how,
         )
     prefix = f"{model.base_model_prefix}."
-    of_base = [n for n in report["missing_keys"] if (n.startswith(prefix) or kind == "headless") and "pooler" not in n]
+    missing = sorted(report["missing_keys"])
+    of_base = [n for n in missing if (n.startswith(prefix) or kind == "headless") and "pooler" not in n]
     if of_base:
         raise HeadtoolError(
             f"{located.folder}: {len(of_base)} weights of the model are missing, the first {of_base[0]}",
@@ -111,10 +112,28 @@ def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any
     return model
 
 
+def read(folder: Path) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a model folder, neither of which may bring code of its own.
+
+    Raises HeadtoolError where one of them cannot be read, and for a tokenizer without tokens or character offsets.
+    """
+    with explained(f"{folder}: its config.json is not one that transformers can use"):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with explained(f"{folder}: there is no tokenizer that can be read"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # without its files, some classes are empty
+        hint = "a model folder holds a tokenizer.json"
+        raise HeadtoolError(f"{folder}: there is no tokenizer that can be read", hint=hint)
+    if not tokenizer.is_fast:
+        hint = "save it with a tokenizer.json"
+        raise HeadtoolError(f"{folder}: its tokenizer gives no character offsets", hint=hint)
+    return config, tokenizer
+
+
 def same_tokens(adapter: Adapter, before: Located) -> None:
     """Raise HeadtoolError where the checkpoint that a model was made from has other tokens than the model."""
-    with quiet_libraries(), explained(f"{before.folder}: there is no tokenizer that can be read"):
-        theirs = transformers.AutoTokenizer.from_pretrained(before.folder)
+    with quiet_libraries():
+        _, theirs = read(before.folder)
     if theirs.get_vocab() != adapter.tokenizer.get_vocab():
         raise HeadtoolError(
             f"{before.folder} has another tokenizer than {adapter.located.folder}",

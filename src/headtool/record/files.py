@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from headtool.errors import FAILED, HeadtoolError
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"headtool part 1\n"
 BLOCK = 1 << 20
+READ_WHOLE = 1 << 30  # bytes of a file that are read to know it again; of a larger one, evenly spaced blocks
+BLOCKS = 256
 
 
 @contextlib.contextmanager
@@ -56,6 +60,38 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file's size and content; of more than 1 GiB, of 256 evenly spaced blocks of 1 MiB."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with path.open("rb") as file:
+        for start in range(0, size, BLOCK if size <= READ_WHOLE else size // BLOCKS):
+            file.seek(start)
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """The fingerprint of every file below a folder, by its path from there; hidden ones are left out."""
+    found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return {p.as_posix(): fingerprint(folder / p) for p in found if not any(x.startswith(".") for x in p.parts)}
+
+
+def write_sealed(path: Path, content: Any) -> None:
+    """Write JSON with its SHA-256 before it, whole or not at all."""
+    text = json.dumps(content, allow_nan=False)
+    write_text(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def read_sealed(path: Path) -> Any | None:
+    """What write_sealed wrote, or None where the file is absent, cut short or damaged."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    return json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None
+
+
 def write_part(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as one part: a magic line, the SHA-256 of the rest, the arrays (npz)."""
     import numpy as np
@@ -79,8 +115,11 @@ def read_part(path: Path) -> dict[str, np.ndarray] | None:
     payload = data[start:]
     if data[:start] != MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n":
         return None
-    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile):  # not what write_part wrote: a pickle, say
+        return None
 
 
 def whole_part(path: Path) -> dict[str, np.ndarray]:

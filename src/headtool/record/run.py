@@ -26,15 +26,18 @@ from headtool import __version__
 from headtool.console import Console
 from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
+from headtool.record import seal
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
-from headtool.record.files import sha256, whole, write_text
+from headtool.record.files import read_sealed, sha256, whole, write_sealed, write_text
+from headtool.redact import redacted
 
 if TYPE_CHECKING:
     import polars as pl
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
+MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
@@ -63,7 +66,7 @@ class Run:
         self.clock = Clock()
         self.done = False
         self._lock: Any = None
-        self._fresh = False  # was there nothing at the path before this run?
+        self._made: list[Path] = []  # what was not there before this run: its folder, then those above it
 
     @classmethod
     def start(
@@ -113,19 +116,31 @@ class Run:
                 hint="choose another --out, or --force to start over",
             )
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
-            run.manifest = old
-            run.done = run._results_whole(old)
+            run._take_over(old)
         if dry or run.done:
             return run
         run._open(force)
         return run
+
+    def _take_over(self, finished: dict[str, Any]) -> None:
+        """Be done, where a finished run's manifest and files are as it left them."""
+        changed = seal.broken(self.path, finished)
+        if changed is None:
+            self.manifest, self.done = finished, True
+        else:
+            self._warn_once(f"{changed} is missing or was changed since the run: it is made again")
+
+    def _warn_once(self, text: str) -> None:
+        """The directory is looked at twice, before and after it is locked."""
+        if text not in self.console.warnings:
+            self.console.warn(text)
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
     def _open(self, force: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
-        self._fresh = not self.path.exists()
+        self._made = [each for each in (self.path, *self.path.parents) if not each.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,7 +150,7 @@ class Run:
         self._take_lock()
         now = self._read_manifest()
         if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
-            self.manifest, self.done = now, self._results_whole(now)  # another process has finished it meanwhile
+            self._take_over(now)  # another process has finished it meanwhile
             if self.done:
                 return
         if force:
@@ -151,6 +166,7 @@ class Run:
         if not self.console.silent:
             self.console.log = self.path / "run.log"
             self._write_config()
+            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self._write_manifest()
 
     def _refuse_foreign(self) -> None:
@@ -203,8 +219,11 @@ class Run:
                 self._write_manifest()
         self._lock.release()
         impossible = error is not None and (told := translate(error)) is not None and told.code == IMPOSSIBLE
-        if impossible and self._fresh and self.share.count == 1:
+        if impossible and self._made and self.share.count == 1:
             _remove(self.path)  # what was asked for cannot be: there is nothing to keep, and nothing to go on from
+            for above in self._made[1:]:
+                with contextlib.suppress(OSError):  # another run has moved in
+                    above.rmdir()
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -260,7 +279,7 @@ class Run:
             "headtool.version": __version__,
             "headtool.schema": str(schema.TABLES[name].version),
             "headtool.identity": self.identity,
-            "headtool.inputs": json.dumps(self.manifest["inputs"]),
+            "headtool.inputs": redacted(json.dumps(self.manifest["inputs"])),
         }
         base = self.path / "tables" / name
         with whole(base.with_suffix(".parquet")) as file:
@@ -274,8 +293,8 @@ class Run:
         listed[name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file (never NaN) into the run directory."""
-        write_text(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        """Write a JSON file (never NaN, no secrets) into the run directory."""
+        write_text(self.path / name, redacted(json.dumps(content, indent=1, allow_nan=False)) + "\n")
 
     def finish(self) -> None:
         """Close the run: times and memory go into the manifest, the parts go away."""
@@ -285,6 +304,7 @@ class Run:
         self.manifest["finished"] = _now()
         self.manifest["status"] = "done"
         self.manifest.pop("error", None)
+        seal.close(self.path, self.manifest)
         self._write_manifest()
         self.done = True
         _remove(self.path / "parts")
@@ -301,35 +321,29 @@ class Run:
     # -- manifest --------------------------------------------------------------------------------------------------
 
     def _read_manifest(self) -> dict[str, Any] | None:
+        """What is known of the run that the directory holds: its manifest, or where that is lost the little of its mark."""
         try:
             manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+            if isinstance(manifest, dict):
+                return manifest
+        except NotADirectoryError:
             return None
-        except (ValueError, IsADirectoryError):
-            self.console.warn(f"{self.path / 'manifest.json'} cannot be read and is written anew")
-            return None
-        return manifest if isinstance(manifest, dict) else None
+        except FileNotFoundError:
+            return read_sealed(self.path / MARK)
+        except (ValueError, RecursionError, IsADirectoryError):
+            pass
+        self._warn_once(f"{self.path / 'manifest.json'} cannot be read and is written anew")
+        return read_sealed(self.path / MARK)
 
     def _write_manifest(self) -> None:
-        write_text(self.path / "manifest.json", json.dumps(self.manifest, indent=1, allow_nan=False) + "\n")
+        self.write_json("manifest.json", self.manifest)
 
     def _write_config(self) -> None:
         import yaml
 
         known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
-        write_text(self.path / "config.yaml", yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
-
-    def _results_whole(self, manifest: Mapping[str, Any]) -> bool:
-        for name in manifest.get("checkpoints", {}):
-            if not any((self.path / name).glob("*.safetensors")):
-                self.console.warn(f"{self.path / name} is missing: it is made again")
-                return False
-        for name, facts in manifest.get("tables", {}).items():
-            file = self.path / "tables" / f"{name}.parquet"
-            if not file.is_file() or sha256(file) != facts["sha256"]:
-                self.console.warn(f"{file} is missing or was changed since the run: it is made again")
-                return False
-        return True
+        text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=2**20)  # a value on one line
+        write_text(self.path / "config.yaml", redacted(text))
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,11 @@ class Source:
         repository, *more = self.name.split(":")
         config, split = (*more, None, None)[:2] if len(more) == 2 else (None, *more, None)[:2]
         try:
+            files = datasets.load_dataset_builder(repository, config).config.data_files or {}
+            _check_inside(repository, [str(file) for files_of in files.values() for file in files_of])
             found = datasets.load_dataset(repository, config, split=split)
+        except HeadtoolError:
+            raise
         except Exception as error:  # the library raises many classes
             known = translate(error)
             if known is not None:
@@ -63,6 +67,16 @@ class Source:
             split = next((s for s in ("validation", "test", "train") if s in found), next(iter(found)))
             found = found[split]
         return found
+
+
+def _check_inside(repository: str, files: list[str]) -> None:
+    """Raise HeadtoolError for a data set whose own settings name files outside its folder, or outside the hub."""
+    above = Path(repository).resolve() if Path(repository).is_dir() else None
+    for file in files:
+        inside = Path(file).resolve().is_relative_to(above) if above else file.startswith("hf://datasets/")
+        if not inside:
+            hint = "do not trust this data set"
+            raise HeadtoolError(f"{repository}: it names a file outside its folder: {file}", hint=hint)
 
 
 def find(data: str) -> Source:
@@ -125,15 +139,19 @@ def _json(file: Path) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    import polars as pl
+    import pyarrow  # polars panics, on stderr too, over some damaged files
+    import pyarrow.parquet
 
+    number = 0
     try:
-        total = pl.scan_parquet(file).select(pl.len()).collect().item()
-        for start in range(0, total, CHUNK):
-            for i, row in enumerate(pl.scan_parquet(file).slice(start, CHUNK).collect().iter_rows(named=True)):
-                yield f"{file} row {start + i}", row
-    except pl.exceptions.PolarsError as error:
-        raise HeadtoolError(f"{file}: not a Parquet file that can be read", hint=str(error).splitlines()[0]) from error
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(CHUNK):
+                for row in batch.to_pylist():
+                    yield f"{file} row {number}", row
+                    number += 1
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise HeadtoolError(f"{file}: not a Parquet file that can be read", hint=reason) from error
 
 
 def _csv(file: Path) -> Iterator[Row]:

@@ -7,7 +7,6 @@ whole) and the Trainer's checkpoints. Both are all that a run which was stopped 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from headtool.models import classifier
 from headtool.models.adapter import Adapter
 from headtool.models.classifier import Classifier
 from headtool.models.locate import locate
-from headtool.record.files import write_text
+from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.record.run import Run
 from headtool.training import loop, probe
 from headtool.training import lora as low_rank
@@ -53,7 +52,9 @@ class Finished:
 def find(run: Path, parts: Path, lora: Lora | None) -> Place:
     """Look for what an earlier attempt has left."""
     init, start = run / "ckpt_init", parts / START
-    begun = json.loads(start.read_text(encoding="utf-8")) if start.is_file() and init.is_dir() else None
+    begun = read_sealed(start)
+    if begun is not None and begun["files"] != (fingerprints(init) if init.is_dir() else None):
+        begun = None
     checkpoint = loop.last_checkpoint(parts) if begun is not None else None
     # A checkpoint of adapters holds them alone: the Trainer puts them on theta0.
     return Place(init, parts, begun, checkpoint, checkpoint if checkpoint is not None and lora is None else init)
@@ -85,8 +86,12 @@ def prepare(run: Run, place: Place, opened: Classifier, train: Split, recipe: Re
             console.note("the model brings its classifier: --probe leaves it as it is")
         with run.clock.phase("write"):
             classifier.save(opened.adapter.model, opened.tokenizer, place.init, place.parts)
-            known = {"fresh": list(opened.fresh), "probe": dataclasses.asdict(fitted) if fitted else None}
-            write_text(place.parts / START, json.dumps(known))
+            known: dict[str, Any] = {
+                "fresh": list(opened.fresh),
+                "probe": dataclasses.asdict(fitted) if fitted else None,
+            }
+            known["files"] = fingerprints(place.init)
+            write_sealed(place.parts / START, known)
         place = dataclasses.replace(place, begun=known)
     begun = dict(place.begun or {})
     if begun["fresh"] and begun["probe"] is None:
@@ -116,7 +121,7 @@ def train(
             with run.clock.phase("evaluate"):
                 begun["metrics"] = loop.evaluation(trainer)
             if run.share.index == 0:
-                write_text(place.parts / START, json.dumps(begun))
+                write_sealed(place.parts / START, begun)
         with run.clock.phase("train"):
             loop.run(trainer, recipe, place.checkpoint)
     steps = trainer.state.global_step - done

@@ -16,12 +16,13 @@ import transformers
 
 from headtool.errors import FAILED, HeadtoolError
 from headtool.models.open import quiet_libraries
+from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.training import metrics
 from headtool.training.split import Split, collate
 
 ROWS = 500  # of the training table, about
 PATIENCE = 300.0  # seconds between two checkpoints within an epoch
-WHOLE = "whole"  # a file in each checkpoint, written last
+WHOLE = "whole"  # a file in each checkpoint, written last, with the fingerprints of the others
 OURS = "eval_of_"  # how our metrics are called in the Trainer's log
 SEEDS = 2**32  # what numpy's generator takes
 
@@ -59,13 +60,18 @@ def _of(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder; half-written ones are removed."""
+    """The latest whole checkpoint in a folder; half-written and damaged ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
-        if not (path / WHOLE).is_file():
-            shutil.rmtree(path)
-    whole = [path for path in found if (path / WHOLE).is_file()]
-    return whole[-1] if whole else None
+    while found:
+        if read_sealed(found[-1] / WHOLE) == _content(found[-1]):
+            return found[-1]
+        shutil.rmtree(found.pop())
+    return None
+
+
+def _content(checkpoint: Path) -> dict[str, str]:
+    """The fingerprints of a checkpoint's files."""
+    return {name: digest for name, digest in fingerprints(checkpoint).items() if name != WHOLE}
 
 
 def make(
@@ -202,5 +208,6 @@ class _Steady(transformers.TrainerCallback):
         if self.recipe.ranks > 1:  # each process writes the state of its own generators
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_sealed(checkpoint / WHOLE, _content(checkpoint))
         self.saved_at, self.saved = state.global_step, time.monotonic()

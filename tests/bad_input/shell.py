@@ -1,0 +1,23 @@
+"""The command line itself, and what every command takes."""
+
+from bad_input.case import case, file
+
+CASES = (
+    case("scor", "no such command 'scor'", hint="did you mean 'score'"),
+    case("--colour", "no such option: --colour"),
+    case("score", "missing argument 'MODEL'"),
+    case("score demo extra", "got unexpected extra argument..."),
+    case("score demo --scors out", "no such option: --scors", hint="did you mean --"),
+    case("score demo --scores", "option '--scores' requires an argument"),
+    case("score demo --config no.yaml", "--config no.yaml: cannot be read"),
+    case("score demo --config a.toml", "--config a.toml: neither TOML nor YAML that can be read", "a.toml holds `= 3`", file("a.toml", "= 3")),
+    case("score demo --config b.yaml", "--config b.yaml: neither TOML nor YAML that can be read", "b.yaml holds `a: [1`", file("b.yaml", "a: [1")),
+    case("score demo --config c.yaml", "--config c.yaml: holds no names and values", "c.yaml holds `- a`", file("c.yaml", "- a")),
+    case("score demo --config d.yaml", "invalid value for '--limit': ...", "d.yaml holds `limit: few`", file("d.yaml", "limit: few")),
+    case("score demo --config e.yaml", "--config e.yaml: there is no setting named 'limits'", "e.yaml holds `limits: 3`", file("e.yaml", "limits: 3"), hint="did you mean 'limit'?"),
+    case("score demo --config f.yaml", "--config f.yaml: neither TOML nor YAML that can be read", "f.yaml holds `!!python/object/apply:os.system [touch ran]`", file("f.yaml", "!!python/object/apply:os.system [touch ran]")),
+    case("score demo --config g.yaml", "--config g.yaml: cannot be read", "g.yaml is not UTF-8", file("g.yaml", raw=b"a: \xff\xfe")),
+    case("score demo", "invalid value for '--limit': ...", "HEADTOOL_LIMIT=few in the environment", env={"HEADTOOL_LIMIT": "few"}),
+    case("score demo", "RANK or WORLD_SIZE is no number", "WORLD_SIZE=two in the environment", env={"WORLD_SIZE": "two"}),
+    case("score demo --shard 1/2", "--shard and torchrun are two ways of sharing one run", "started by torchrun, as one of two", env={"WORLD_SIZE": "2", "RANK": "0"}),
+)  # fmt: skip

@@ -1,0 +1,70 @@
+"""What the documents and the help show is run as it stands there: blocks of ```sh, and the examples of every command.
+
+Blocks of one page run one after the other in one folder. Settings that make them quick come from HEADTOOL_* variables.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import headtool
+from headtool.cli import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+QUICK = {
+    "HEADTOOL_LIMIT": "16", "HEADTOOL_SUBSET": "16", "HEADTOOL_THREADS": "1", "HEADTOOL_TIMEOUT": "0.1", "HEADTOOL_CALIBRATE": "4",
+    "HEADTOOL_SEQUENCES": "4", "HEADTOOL_RUNS": "1", "HEADTOOL_SEEDS": "1",
+}  # fmt: skip
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUNNABLE = {page: blocks for page in PAGES if (blocks := BLOCK.findall(page.read_text(encoding="utf-8")))}
+
+
+@pytest.fixture(scope="module")
+def path(warm, tmp_path_factory):
+    """A PATH on which `headtool` is this tree's."""
+    return f"{warm.command(tmp_path_factory.mktemp('bin')).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def run(script, path, folder):
+    env = os.environ | QUICK | {"PATH": path}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], env=env, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page(page, path, tmp_path):
+    for block in RUNNABLE[page]:
+        run(block, path, tmp_path)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help(name, path, tmp_path):
+    examples = re.findall(
+        r"^\[bold\](.*)\[/\]$", inspect.getdoc(getattr(headtool, name.replace("-", "_"))), re.MULTILINE
+    )
+    assert examples
+    assert all(f"headtool {name}" in example for example in examples)
+    for example in examples:
+        run(example, path, tmp_path)
+
+
+def test_every_command_has_a_page_with_blocks_that_run():
+    for name in COMMANDS:
+        assert any(f"headtool {name}" in block for block in RUNNABLE[ROOT / "docs" / f"{name}.md"]), name
+
+
+def test_every_link_leads_somewhere():
+    """Links to files, and to sections of them."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
