@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / INDEX
     if index.is_file():
-        try:
-            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise HeadtoolError(f"{index}: not a safetensors index", hint="download it again") from error
-        for name in named:
-            if Path(name).name != name:
-                raise HeadtoolError(
-                    f"{index}: it names a file outside its folder: {name}", hint="do not trust this checkpoint"
-                )
+        named = sorted(set(weight_map(str(index), index.read_text(encoding="utf-8")).values()))
         missing = [name for name in named if not (folder / name).is_file()]
         if missing:
             raise HeadtoolError(
@@ -39,13 +32,31 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in named]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    if pickles:
+    if pickles := pickle_files(p.name for p in folder.iterdir()):
         raise HeadtoolError(
             f"{folder}: the weights are pickles ({pickles[0]}), which can run any code when opened",
             hint="convert them: load them once where you trust them and save_pretrained(...) to a new folder",
         )
     raise HeadtoolError(f"{folder}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
+
+
+def pickle_files(names: Iterable[str]) -> list[str]:
+    """Those of the names that are PyTorch pickles, in order."""
+    return sorted(name for name in names if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt"))
+
+
+def weight_map(index: str, text: str) -> dict[str, str]:
+    """What an index says: tensor -> file. Raises HeadtoolError for what is no index, and for files outside its folder."""
+    try:
+        named = {str(tensor): str(file) for tensor, file in json.loads(text)["weight_map"].items()}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise HeadtoolError(f"{index}: not a safetensors index", hint="download it again") from error
+    for name in sorted(set(named.values())):
+        if Path(name).name != name:
+            raise HeadtoolError(
+                f"{index}: it names a file outside its folder: {name}", hint="do not trust this checkpoint"
+            )
+    return named
 
 
 def header(file: Path) -> dict[str, Any]:
@@ -59,15 +70,37 @@ def header(file: Path) -> dict[str, Any]:
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > min(HEADER_LIMIT, size - 8):
             raise HeadtoolError(f"{file}: truncated, or no safetensors file ({size} bytes)", hint="download it again")
-        try:
-            entries = json.loads(handle.read(length))
-            tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise HeadtoolError(f"{file}: its header cannot be read", hint="download it again") from error
-    if size != 8 + length + end:
-        cut = "truncated" if size < 8 + length + end else "too long"
+        return parse(str(file), handle.read(length), size)
+
+
+def parse(file: str, text: bytes, size: int) -> dict[str, Any]:
+    """The tensors that a header's text names, in the order of their bytes; size is that of the whole file.
+
+    Raises HeadtoolError for text that is no header, and where the tensors do not fill the file exactly.
+    """
+    try:
+        entries = json.loads(text)
+        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        for entry in tensors.values():
+            entry["dtype"] + ""
+            if (
+                any(number < 0 for number in (*entry["shape"], *entry["data_offsets"]))
+                or len(entry["data_offsets"]) != 2
+            ):
+                raise ValueError
+        tensors = dict(sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]))
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise HeadtoolError(f"{file}: its header cannot be read", hint="download it again") from error
+    promised = 8 + len(text) + end
+    if size != promised:
+        cut = "truncated" if size < promised else "too long"
         raise HeadtoolError(
-            f"{file}: {cut}: {size} bytes where its header promises {8 + length + end}", hint="download it again"
+            f"{file}: {cut}: {size} bytes where its header promises {promised}", hint="download it again"
         )
+    at = 0
+    for name, entry in tensors.items():
+        if entry["data_offsets"][0] != at or entry["data_offsets"][1] < at:
+            raise HeadtoolError(f"{file}: {name} overlaps another tensor, or leaves a gap", hint="download it again")
+        at = entry["data_offsets"][1]
     return tensors

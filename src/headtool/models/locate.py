@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -96,14 +97,23 @@ def _from_hub(model: str) -> Located:
 
     repo, _, revision = model.partition("@")
     disable_progress_bars()
-    try:
+    with refusals(model):
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
+    return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
+
+
+@contextlib.contextmanager
+def refusals(model: str) -> Iterator[None]:
+    """What the hub refuses inside, said of the model that was asked for."""
+    try:
+        yield
+    except HeadtoolError:
+        raise
     except Exception as error:  # the hub raises many classes; the table of errors knows them
         known = translate(error)
         if known is None:
             raise
         raise HeadtoolError(f"'{model}' is no folder here, and {known}", hint=known.hint, code=known.code) from error
-    return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
