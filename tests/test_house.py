@@ -100,6 +100,9 @@ def test_imports_go_downwards(file):
         ["report", "--help"],
         ["report"],
         ["finetune", "--help"],
+        ["download", "--help"],
+        ["inspect-weights", "--help"],
+        ["inspect-weights"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -133,6 +136,8 @@ finally:
         ("headtool score demo --task mu", {"multiple_choice"}),
         ("headtool score demo --exclude", {"--exclude-bos"}),
         ("headtool score demo --query l", {"last"}),
+        ("headtool inspect-weights de", {"demo", "demo-encoder"}),
+        ("headtool inspect-weights demo --k-m", {"--k-method", "--k-max"}),
     ],
 )
 def test_tab_completes_and_is_light(line, expected, tmp_path):
@@ -198,8 +203,10 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import finetune, report, score
+    from headtool.commands import download, finetune, inspect_weights, report, score
 
+    assert headtool.download is download.command
+    assert headtool.inspect_weights is inspect_weights.command
     assert headtool.finetune is finetune.command
     assert headtool.score is score.command
     assert headtool.report is report.command

@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "finetune", "inspect_weights", "report", "score"]
+__all__ = ["__version__", "download", "finetune", "inspect_weights", "report", "score"]
 
 if TYPE_CHECKING:
+    from headtool.commands.download import command as download
     from headtool.commands.finetune import command as finetune
     from headtool.commands.inspect_weights import command as inspect_weights
     from headtool.commands.report import command as report

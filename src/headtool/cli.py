@@ -17,7 +17,7 @@ import typer
 from headtool import __version__
 from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
 
-COMMANDS = ("score", "finetune", "report", "inspect-weights")
+COMMANDS = ("score", "finetune", "report", "download", "inspect-weights")
 
 
 def module_of(command: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headtool.record.tables.weights import BLOCK_TYPES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -25,7 +27,7 @@ def ranks(columns: Mapping[str, Sequence[Any]], title: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(columns["block_type"]))
+    kinds = [kind for kind in BLOCK_TYPES if kind in columns["block_type"]]
     layers = max(columns["layer_index"]) + 1
     at = np.array(columns["layer_index"]), np.array([kinds.index(kind) for kind in columns["block_type"]])
     side = np.minimum(columns["rows"], columns["cols"])

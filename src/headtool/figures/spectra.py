@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headtool.record.tables.weights import BLOCK_TYPES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -22,7 +24,7 @@ def spectra(layers: Sequence[int], kinds: Sequence[str], curves: Sequence[np.nda
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(kinds))
+    names = [kind for kind in BLOCK_TYPES if kind in kinds]
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
     figure = Figure(figsize=(1.2 + 2.5 * across, 0.8 + 2.3 * down), layout="constrained")

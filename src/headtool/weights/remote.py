@@ -28,7 +28,7 @@ def from_hub(given: str) -> source.Checkpoint | Located:
 
     if not HUB_ID.fullmatch(given) or given.partition("@")[0].count("/") > 1 or constants.is_offline_mode():
         return locate(given)  # from the cache, or an error that says what is wrong
-    with refusals(given):
+    with refusals(f"'{given}' is no folder here, and "):
         try:
             return _by_ranges(given)
         except NoRangesError:

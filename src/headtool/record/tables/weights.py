@@ -6,11 +6,11 @@ from headtool.record.tables.columns import HEAD, KEY, LAYER, Column, Table
 
 NAME = Column("param_name", "String", "", "name in the checkpoint; of one expert of a fused tensor, name[e]")
 LAYER_INDEX = Column("layer_index", "Int32", "", "layer, from 0; null outside the layers")
-BLOCK = Column(
-    "block_type", "String", "",
-    "embedding, position_embedding, q_proj, k_proj, v_proj, o_proj, qkv_proj, gate_proj, up_proj, down_proj, mlp, moe_gate, "
-    "moe_expert, norm, bias, output, other",
+BLOCK_TYPES = (
+    "embedding", "position_embedding", "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    "mlp", "moe_gate", "moe_expert", "norm", "bias", "output", "other",
 )  # fmt: skip
+BLOCK = Column("block_type", "String", "", ", ".join(BLOCK_TYPES))
 SHAPE = Column("shape", "String", "", "as stored, such as 896x4864")
 SPECTRAL = (
     Column("spectral_norm", "Float64", "weight", "largest singular value s_1"),
