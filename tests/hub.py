@@ -70,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(500, b"", {}, body)
         if path.startswith(("/api/models/someone/gated", "/someone/gated")):
             return self.send(403, b"gated", {"X-Error-Code": "GatedRepo"}, body)
+        if path == f"/api/models/{REPOSITORY}":
+            path += "/revision/main"
         known = {**self.hub.branches, **{commit: commit for commit in self.hub.commits}}
         for name, commit in known.items():
             files = sorted(f for f in self.hub.commits[commit].iterdir() if f.is_file())

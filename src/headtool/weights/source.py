@@ -84,6 +84,7 @@ class Files:
 
     folder: Path
     _open: threading.local = field(default_factory=threading.local)
+    _all: list[BinaryIO] = field(default_factory=list)
 
     def read(self, file: str, start: int, out: memoryview) -> None:
         handle = self._handle(file)
@@ -103,7 +104,12 @@ class Files:
         known: dict[str, BinaryIO] = self._open.__dict__
         if file not in known:
             known[file] = (self.folder / file).open("rb", buffering=0)
+            self._all.append(known[file])
         return known[file]
+
+    def __del__(self) -> None:
+        for handle in self._all:
+            handle.close()
 
 
 def open_checkpoint(given: str, *, allow_pickle: bool = False) -> Checkpoint:
