@@ -32,12 +32,17 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in named]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
-    if pickles := pickle_files(p.name for p in folder.iterdir()):
-        raise HeadtoolError(
-            f"{folder}: the weights are pickles ({pickles[0]}), which can run any code when opened",
+    raise no_weights(str(folder), (file.name for file in folder.iterdir()))
+
+
+def no_weights(where: str, names: Iterable[str]) -> HeadtoolError:
+    """What is to be said of a model without safetensors, whose files have these names."""
+    if pickles := pickle_files(names):
+        return HeadtoolError(
+            f"{where}: the weights are pickles ({pickles[0]}), which can run any code when opened",
             hint="convert them: load them once where you trust them and save_pretrained(...) to a new folder",
         )
-    raise HeadtoolError(f"{folder}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
+    return HeadtoolError(f"{where}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
 
 
 def pickle_files(names: Iterable[str]) -> list[str]:

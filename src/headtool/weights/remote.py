@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ from headtool.models import checkpoint
 from headtool.models.locate import HUB_ID, Located, locate, refusals
 from headtool.weights import source
 
-TRIES = 5  # of a broken transfer, each going on where the last one stopped
+TRIES = 6  # of a broken transfer, each going on where the last one stopped
+WAIT = 0.25  # seconds before the second try, twice as long before each one after it
+TIMEOUT = 30.0  # seconds without a byte
 
 
 class NoRangesError(Exception):
@@ -55,9 +58,9 @@ class Ranges:
                     out[done : done + len(taken)] = taken
                     done += len(taken)
             except Exception as error:
-                broken = {"TransportError", "RemoteProtocolError"} & {c.__name__ for c in type(error).__mro__}
-                if not broken or attempt == TRIES - 1:
+                if not _passing(error) or attempt == TRIES - 1:
                     raise
+                time.sleep(WAIT * 2**attempt)
             if done == len(out):
                 return
         raise HeadtoolError(
@@ -70,16 +73,14 @@ class Ranges:
         return Path(hf_hub_download(self.repo, name, revision=self.commit)) if name in self.names else None
 
     def _stream(self, file: str, first: int, last: int) -> Iterator[bytes]:
-        from huggingface_hub import hf_hub_url
+        from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import hf_raise_for_status
-        from huggingface_hub.utils._http import http_stream_backoff
 
         if last < first:
             return
         url = hf_hub_url(self.repo, file, revision=self.commit)
-        with http_stream_backoff(
-            "GET", url, headers=self.headers | {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
-        ) as response:
+        asked = self.headers | {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", url, headers=asked, timeout=TIMEOUT) as response:
             hf_raise_for_status(response)
             if response.status_code != 206:
                 raise NoRangesError
@@ -87,6 +88,14 @@ class Ranges:
             if total.isdigit():
                 self.sizes[file] = int(total)
             yield from response.iter_bytes(1 << 20)
+
+
+def _passing(error: BaseException) -> bool:
+    """Is it worth another try: a connection that broke, a server that is busy?"""
+    if "TransportError" in {c.__name__ for c in type(error).__mro__}:
+        return True
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status == 429 or status >= 500
 
 
 def _by_ranges(given: str) -> source.Checkpoint | Located:
@@ -106,7 +115,7 @@ def _by_ranges(given: str) -> source.Checkpoint | Located:
     elif checkpoint.SINGLE in names:
         wanted = {}
     else:
-        return locate(given)  # raises: there are no weights, or pickles only
+        raise checkpoint.no_weights(given, names)
     files = sorted(set(wanted.values())) or [checkpoint.SINGLE]
     if missing := sorted(set(files) - names):
         raise HeadtoolError(f"{given}: shards are missing: {', '.join(missing[:3])}", hint="tell its owner")
