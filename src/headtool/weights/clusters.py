@@ -20,9 +20,10 @@ from headtool.weights.stored import Stored
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEADY = 0.75  # share of shorter ranges that must have the same elbow for it to be a clear one
+CLEAR = 0.7  # sharpness from which an elbow is a clear one
 REPRESENTATIVES = 10
 SILHOUETTES = 3_000  # rows that silhouettes are taken over: their cost is quadratic
+SWEPT = 8_000  # rows that the numbers of clusters are compared on
 DRAWN = 4_000  # rows in the projection
 STEPS = 16  # numbers of clusters tried
 SWEEP, SETTLED = 20, 100  # iterations of k-means, at each number tried and at the one taken
@@ -58,7 +59,7 @@ def cluster(run: Run, checkpoint: Checkpoint, item: Item, ask: SimpleNamespace) 
     Columns are standardised first (mean 0, population standard deviation 1; constant columns are left at 0).
     Raises HeadtoolError for rows that hold NaN or infinity, and for more clusters than rows.
     """
-    import sklearn.cluster  # noqa: F401 - its threads must be there to be limited
+    from sklearn.cluster import KMeans  # before its threads are limited
     from threadpoolctl import threadpool_limits
 
     x = _standardised(Stored(checkpoint, item).whole(), item.name)
@@ -69,12 +70,17 @@ def cluster(run: Run, checkpoint: Checkpoint, item: Item, ask: SimpleNamespace) 
         raise HeadtoolError(f"--clusters {ask.clusters}: {item.name} has {len(x)} rows", hint="take fewer")
     with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other cost more than they gain
         warnings.simplefilter("ignore")  # fewer distinct rows than clusters is told by the sizes
-        tried = [] if ask.clusters else _tries(min(ask.k_max, len(np.unique(sample, axis=0)) - 1))
-        curve = _sweep(sample, tried, ask)
-        k, told = (ask.clusters, "k was given") if ask.clusters else _choose(curve, ask.k_method)
+        path = Path(sample[:: -(-len(sample) // SWEPT)], ask.seed)
+        if ask.clusters:
+            k, told, curve = ask.clusters, "k was given", _curve([])
+            path.go(min(k, path.most))
+        else:
+            k, told, curve = _chosen(path, min(ask.k_max, path.most), ask)
         run.console.note(f"{item.name}: {k} clusters ({told})")
-        centres = _fit(sample, k, ask.seed, SETTLED)[0]
-        labels, distances = _assign(x, centres)
+        start = path.centres_at(min(k, path.most))
+        found = KMeans(len(start), init=start, n_init=1, max_iter=SETTLED).fit(sample)
+        labels, distances = _assign(x, found.cluster_centers_.astype(np.float32))
+        centres, k = found.cluster_centers_.astype(np.float32), len(start)
     order = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     order = order[np.bincount(labels, minlength=k)[order] > 0]
     place = np.full(k, -1)
@@ -108,51 +114,107 @@ def _standardised(x: np.ndarray, name: str) -> np.ndarray:
     return x
 
 
-def _tries(most: int) -> list[int]:
-    """About STEPS numbers of clusters from 1 to the most, evenly spaced."""
-    return sorted({int(round(k)) for k in np.linspace(1, max(most, 1), min(STEPS, max(most, 1)))})
+@dataclass
+class Step:
+    """k-means at one number of clusters."""
+
+    centres: np.ndarray
+    labels: np.ndarray
+    inertia: float
 
 
-def _fit(sample: np.ndarray, k: int, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """k-means on the sample: centres, labels, inertia a row. The better of two starts: k-means++ finds clusters that lie
-    apart, rows drawn at random do better where there are outliers, as in real vocabularies.
+class Path:
+    """k-means of a sample at growing numbers of clusters: the best from the clusters before it and new ones beside them, and
+    from rows drawn at random.
+
+    A new centre is the row that leaves the least inertia among 8 drawn by their squared distance (as k-means++ does) and 32
+    drawn evenly. So inertia falls from number to number; independent starts leave it jumping by more than an elbow is deep,
+    and k-means++ alone ends up at the outliers of a real vocabulary.
     """
-    from sklearn.cluster import KMeans
 
-    found = [
-        KMeans(k, init=init, n_init=1, max_iter=steps, random_state=seed % 2**32).fit(sample)
-        for init in ("k-means++", "random")
-    ]
-    best = min(found, key=lambda each: each.inertia_)
-    return best.cluster_centers_.astype(np.float32), best.labels_, float(best.inertia_) / len(sample)
+    def __init__(self, sample: np.ndarray, seed: int) -> None:
+        self.sample, self.seed, self.rng = sample, seed % 2**32, np.random.default_rng(seed)
+        self.most = len(np.unique(sample, axis=0))  # clusters that are not empty
+        mean = sample.mean(0, keepdims=True)
+        inertia = float(((sample - mean).astype(np.float64) ** 2).sum()) / len(sample)
+        self.steps = {1: Step(mean, np.zeros(len(sample), np.int64), inertia)}
+
+    def go(self, k: int) -> Step:
+        """The clusters at k, from those at the largest number below it that there is."""
+        if k not in self.steps:
+            from sklearn.cluster import KMeans
+
+            before = self.steps[max(known for known in self.steps if known < k)]
+            start = self._grown(before.centres, k)
+            tried = [
+                KMeans(k, init=init, n_init=n, max_iter=SWEEP, random_state=self.seed).fit(self.sample)
+                for init, n in ((start, 1), ("random", 2))
+            ]
+            found = min(tried, key=lambda each: each.inertia_)
+            inertia = float(found.inertia_) / len(self.sample)
+            self.steps[k] = Step(found.cluster_centers_.astype(np.float32), found.labels_, inertia)
+        return self.steps[k]
+
+    def centres_at(self, k: int) -> np.ndarray:
+        return self.go(k).centres
+
+    def _grown(self, centres: np.ndarray, k: int) -> np.ndarray:
+        """The centres, and new ones beside them up to k."""
+        left = _assign(self.sample, centres)[1] ** 2
+        grown = [*centres]
+        while len(grown) < k:
+            total = left.sum()
+            far = self.rng.choice(len(left), 8, p=left / total if total > 0 else None)
+            rows = np.concatenate([far, self.rng.integers(0, len(left), 32)])
+            gaps = self.sample[rows]
+            squares = (gaps**2).sum(1)[:, None] - 2 * gaps @ self.sample.T + (self.sample**2).sum(1)[None]
+            after = np.minimum(left, np.maximum(squares, 0))
+            best = int(after.sum(1).argmin())
+            left = after[best]
+            grown.append(self.sample[rows[best]])
+        return np.array(grown, np.float32)
 
 
-def _sweep(sample: np.ndarray, tried: list[int], ask: SimpleNamespace) -> dict[str, list[Any]]:
-    """The columns of the table elbow but chosen: each k on the sample, a few steps of k-means from two starts.
+def _chosen(path: Path, most: int, ask: SimpleNamespace) -> tuple[int, str, dict[str, list[Any]]]:
+    """The number of clusters, how sure it is, and the curve: evenly spaced numbers first, then each one about the best."""
+    tried = sorted({int(round(k)) for k in np.linspace(1, most, min(STEPS, most))})
+    rows = {k: _measured(path, k, ask.seed) for k in tried}
+    k, _ = _choose(_curve(list(rows.values())), ask.k_method)
+    at = tried.index(k)
+    for close in range(tried[max(at - 1, 0)], tried[min(at + 1, len(tried) - 1)]):
+        rows[close] = rows.get(close) or _measured(path, close, ask.seed)
+    curve = _curve([rows[each] for each in sorted(rows)])
+    return (*_choose(curve, ask.k_method), curve)
 
-    Mini-batches were tried: on a real vocabulary they stop at a third of the gain.
-    """
+
+def _measured(path: Path, k: int, seed: int) -> tuple[int, float, float | None, float | None]:
+    """k, its inertia a row, its mean silhouette and its Calinski-Harabasz index on the sample; None where not defined."""
     from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
-    inertia, silhouette, index = [], [], []
-    some = np.random.default_rng(ask.seed).choice(len(sample), min(SILHOUETTES, len(sample)), replace=False)
-    for k in tried:
-        _, labels, spread = _fit(sample, k, ask.seed, SWEEP)
-        inertia.append(spread)
-        index.append(float(calinski_harabasz_score(sample, labels)) if len(np.unique(labels)) > 1 else None)
-        several = 1 < len(np.unique(labels[some])) < len(some)
-        silhouette.append(float(silhouette_score(sample[some], labels[some])) if several else None)
-    return {
-        "k": tried, "inertia": inertia, "silhouette": silhouette, "calinski_harabasz": index,
-        "chord_distance": chord(np.array(tried, float), np.array(inertia)).tolist(),
-    }  # fmt: skip
+    step, n = path.go(k), len(path.sample)
+    some = np.random.default_rng(seed).choice(n, min(SILHOUETTES, n), replace=False)
+    index = silhouette = None
+    if 1 < len(np.unique(step.labels)) < n:
+        index = float(calinski_harabasz_score(path.sample, step.labels))
+    if 1 < len(np.unique(step.labels[some])) < len(some):
+        silhouette = float(silhouette_score(path.sample[some], step.labels[some]))
+    return k, step.inertia, silhouette, index
+
+
+def _curve(rows: Sequence[tuple[int, float, float | None, float | None]]) -> dict[str, list[Any]]:
+    """The columns of the table elbow but chosen."""
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    curve: dict[str, list[Any]] = dict(
+        zip(("k", "inertia", "silhouette", "calinski_harabasz"), map(list, columns), strict=True)
+    )
+    return curve | {"chord_distance": chord(np.array(curve["k"], float), np.array(curve["inertia"], float)).tolist()}
 
 
 def chord(k: np.ndarray, inertia: np.ndarray) -> np.ndarray:
     """How far the curve of inertia lies below the chord from its first point to its last, both axes from 0 to 1.
 
     The scale of the data and the range of k do not matter; 0 is a straight line, and the largest possible value is
-    near 1, of a curve that falls at once. The curve is first made to fall: chance can make inertia rise.
+    near 1, of a curve that falls at once.
 
     Source: Satopaa et al. 2011, "Finding a 'Kneedle' in a Haystack".
     """
@@ -175,23 +237,24 @@ def _choose(curve: Mapping[str, Sequence[Any]], method: str) -> tuple[int, str]:
         return k, "there are too few distinct rows to choose from"
     if method != "elbow":
         return k, f"{method} {values[best]:.3g}"
-    strength = f"strength {values[best]:.2f} of 1"
-    steady = steadiness(np.array(curve["k"], float), np.array(curve["inertia"]))
-    if steady < STEADY:
-        return k, f"no clear elbow: {strength}, but it stays there in only {steady:.0%} of shorter ranges"
-    return k, f"elbow, {strength}, the same in {steady:.0%} of shorter ranges"
+    strength = sharpness(np.array(curve["k"], float), np.array(curve["inertia"]))
+    told = "elbow" if strength >= CLEAR else "no clear elbow"
+    return k, f"{told}, strength {strength:.2f} of 1"
 
 
-def steadiness(k: np.ndarray, inertia: np.ndarray) -> float:
-    """The share of the ranges that end earlier, but well after the elbow, in which the elbow is the same number.
+def sharpness(k: np.ndarray, inertia: np.ndarray) -> float:
+    """How sharply a curve of inertia bends where it is farthest from its chord: 1 - (slope after) / (slope before).
 
-    Any falling curve has a point farthest from its chord; where that point follows the end of the range, the curve
-    bends everywhere alike and there is no elbow to speak of.
+    Slopes are over the third of k before and the half of k after. A curve that goes flat at its elbow has 1. Any falling
+    curve has a point farthest from its chord; one that bends everywhere alike, as k^-a does, has about 0.4 there.
     """
     best = int(np.argmax(chord(k, inertia)))
-    ends = [end for end in range(best + 3, len(k) + 1) if k[end - 1] >= 1.25 * k[best]]
-    same = [int(np.argmax(chord(k[:end], inertia[:end]))) == best for end in ends]
-    return float(np.mean(same)) if same else 0.0
+    if best in (0, len(k) - 1):
+        return 0.0
+    ends = np.array([max(k[best] / 1.5, k[0]), k[best], min(k[best] * 1.5, k[-1])])
+    y = np.interp(ends, k, np.minimum.accumulate(inertia))
+    before, after = -np.diff(y) / np.diff(ends)
+    return float(1 - min(after / before, 1.0)) if before > 0 else 0.0
 
 
 def _assign(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +309,8 @@ def _clusters(
 
 def _plane(sample: np.ndarray) -> np.ndarray:
     """The first two principal axes of the sample, (2, width), from its covariance; the largest entry of each is positive."""
-    values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False, dtype=np.float64).reshape(sample.shape[1], -1))
+    centred = (sample - sample.mean(0)).astype(np.float64)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
     axes = vectors[:, np.argsort(-values)[:2]].T
     if len(axes) < 2:
         axes = np.vstack([axes, np.zeros_like(axes)])
