@@ -93,7 +93,7 @@ def test_singular_values(monkeypatch, shape, method, piecewise):
     """Whole, and in blocks and pieces that do not divide the sides; method is the first that is tried."""
     if piecewise:
         monkeypatch.setattr(module, "PIECE", 517)
-        monkeypatch.setattr(module, "BLOCK", 30_000)
+        monkeypatch.setattr(module, "BLOCK", 26_000)
         monkeypatch.setattr(module, "DEEP", 7)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     seeing = examine(Held(x, 2.0**-23), Wish())
@@ -110,6 +110,10 @@ def test_singular_values(monkeypatch, shape, method, piecewise):
     }  # fmt: skip
     for name, value in told.items():
         assert seeing.numbers[name] == pytest.approx(value, rel=1e-4), name
+    norms = [np.linalg.norm(x.astype(float), axis=axis).max() for axis in (0, 1)]
+    for eps in (0.5, 1.0, 1.5):  # a coarse type, of whose rounding some singular values are above and some below
+        resolved = (s > eps / 12**0.5 * sum(norms)).sum()
+        assert examine(Held(x, eps), Wish()).numbers["rank_resolved"] == pytest.approx(resolved, abs=1)
     told = reference(x.astype(float))
     for name in ("std", "fro_norm", "kurtosis"):
         assert seeing.numbers[name] == pytest.approx(told[name], rel=1e-5, abs=1e-5)

@@ -31,9 +31,12 @@ def ranks(columns: Mapping[str, Sequence[Any]], title: str) -> Figure:
     layers = max(columns["layer_index"]) + 1
     at = np.array(columns["layer_index"]), np.array([kinds.index(kind) for kind in columns["block_type"]])
     side = np.minimum(columns["rows"], columns["cols"])
-    height = min(max(layers * 0.26, 1.4), 11)
-    figure = Figure(figsize=(1.4 + len(PANELS) * (0.8 + 0.42 * len(kinds)), height + 1.9), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    height, panel = min(max(layers * 0.26, 1.4), 11), 0.25 + 0.42 * len(kinds)
+    width, tall = 1.6 + len(PANELS) * (panel + 0.15), height + 1.9
+    figure = Figure(figsize=(width, tall))
+    # Margins in inches rather than a layout engine, which draws everything twice more to find them.
+    figure.subplots_adjust(0.55 / width, 1.05 / tall, 1 - 0.9 / width, 1 - 0.85 / tall, wspace=0.15 / panel)
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / tall, va="top")
     axes = figure.subplots(1, len(PANELS), squeeze=False, sharey=True)[0]
     image = None
     for axis, (name, told) in zip(axes, PANELS.items(), strict=True):
@@ -54,5 +57,7 @@ def ranks(columns: Mapping[str, Sequence[Any]], title: str) -> Figure:
                     axis.text(column, row, f"{value:.2f}"[:4], ha="center", va="center", fontsize=6, color=shade)
     axes[0].set_ylabel("layer", fontsize=9)
     if image is not None:
-        figure.colorbar(image, ax=axes, shrink=min(1.0, 4 / height)).ax.tick_params(labelsize=8)
+        span = min(height, 4.0)
+        bar = figure.add_axes((1 - 0.7 / width, (1.05 + (height - span) / 2) / tall, 0.15 / width, span / tall))
+        figure.colorbar(image, cax=bar).ax.tick_params(labelsize=8)
     return figure

@@ -23,12 +23,16 @@ def spectra(layers: Sequence[int], kinds: Sequence[str], curves: Sequence[np.nda
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = [kind for kind in BLOCK_TYPES if kind in kinds]
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
-    figure = Figure(figsize=(1.2 + 2.5 * across, 0.8 + 2.3 * down), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    width, tall = 1.6 + 2.5 * across, 0.9 + 2.5 * down
+    figure = Figure(figsize=(width, tall))
+    # Margins in inches rather than a layout engine, which draws everything twice more to find them.
+    figure.subplots_adjust(0.7 / width, 0.5 / tall, 1 - 0.9 / width, 1 - 0.6 / tall, wspace=0.12, hspace=0.42)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / tall, va="top")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     deepest, colours = max(1, *layers), colormaps["viridis"]
     shade = ScalarMappable(Normalize(0, deepest), colours)
@@ -42,6 +46,7 @@ def spectra(layers: Sequence[int], kinds: Sequence[str], curves: Sequence[np.nda
                 np.linspace(0, 1, len(values)), values, color=colours(layers[i] / deepest), linewidth=0.9, alpha=0.8
             )
         axis.set_yscale("log")
+        axis.minorticks_off()
         axis.set_title(f"{name} ({len(mine)})", fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25, linewidth=0.5)
@@ -51,5 +56,6 @@ def spectra(layers: Sequence[int], kinds: Sequence[str], curves: Sequence[np.nda
         lowest = max(row for row in range(down) if row * across + column < len(names))
         grid[lowest, column].set_xlabel("place, from the first to the last", fontsize=8)
         grid[lowest, column].tick_params(labelbottom=True)
-    figure.colorbar(shade, ax=grid, label="layer", shrink=0.8).ax.tick_params(labelsize=7)
+    bar = figure.add_axes((1 - 0.7 / width, 0.5 / tall, 0.15 / width, 1 - 1.1 / tall))
+    figure.colorbar(shade, cax=bar, label="layer", ticks=MaxNLocator(integer=True)).ax.tick_params(labelsize=7)
     return figure

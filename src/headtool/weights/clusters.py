@@ -238,8 +238,10 @@ def _choose(curve: Mapping[str, Sequence[Any]], method: str) -> tuple[int, str]:
     if method != "elbow":
         return k, f"{method} {values[best]:.3g}"
     strength = sharpness(np.array(curve["k"], float), np.array(curve["inertia"]))
-    told = "elbow" if strength >= CLEAR else "no clear elbow"
-    return k, f"{told}, strength {strength:.2f} of 1"
+    apart = curve["silhouette"][best]
+    clear = strength >= CLEAR and apart is not None and apart > 0  # a bend of clusters that overlap says little
+    told = "elbow" if clear else "no clear elbow"
+    return k, f"{told}, strength {strength:.2f} of 1" + (f", silhouette {apart:.2f}" if apart is not None else "")
 
 
 def sharpness(k: np.ndarray, inertia: np.ndarray) -> float:

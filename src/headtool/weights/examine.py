@@ -93,7 +93,7 @@ def examine(values: Values, wish: Wish, skip: str = "") -> Seeing:
         else:
             square = max(values.rows, values.cols) < NEARLY_SQUARE * side
             dtype = np.float64 if small or square else np.float32
-            total = spectrum.gram(blocks(values, moments.add), side, tall, dtype)
+            total = spectrum.gram(ended(blocks(values, moments.add), moments), side, tall, dtype)
         if moments.n and (small or moments.lopsided):
             moments = again(moments, lambda: pieces(values))
         if not moments.finite:
@@ -130,7 +130,7 @@ def from_gram(values: Values, total: np.ndarray, moments: Moments, tol: float | 
             method, found = "gram64", spectrum.eigenvalues(total)
     else:
         found = spectrum.eigenvalues(total)
-    along = float(np.sqrt(moments.row if tall else np.max(moments.columns)))
+    along = float(np.sqrt(moments.row if tall else moments.column))
     found = np.where(found > floor * found[-1], found, 0.0)[::-1]
     row, column = (along, across) if tall else (across, along)
     return Spectrum(np.sqrt(found), method, row, column)
@@ -156,6 +156,13 @@ def blocks(values: Values, seen: Seen | None = None) -> Iterator[np.ndarray]:
         rows, cols = (part, whole) if tall else (whole, part)
         block = room[: side * (part.stop - start)].reshape(rows.stop - rows.start, cols.stop - cols.start)
         values.load(rows, cols, block, seen)
+        yield block
+
+
+def ended(read: Iterator[np.ndarray], moments: Moments) -> Iterator[np.ndarray]:
+    """The blocks, of each of which the moments are told when they have seen all of it."""
+    for block in read:
+        moments.end_block()
         yield block
 
 

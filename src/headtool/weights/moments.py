@@ -19,7 +19,8 @@ class Moments:
     """Sums over the finite values seen, shifted by centre, after a multiplication by scale.
 
     Pieces arrive as (rows, columns). Sums within a piece are taken in its own type (float32 for 16- and 32-bit floats),
-    sums of pieces in float64. With sides, the sums of squares of each column are kept, or the largest of a row.
+    sums of pieces in float64. With sides, the largest sum of squares of a row is
+    kept, or of a column, of which a block must hold all rows.
     """
 
     zero_eps: float
@@ -35,7 +36,8 @@ class Moments:
     high: float = -math.inf
     sums: np.ndarray = field(default_factory=lambda: np.zeros(4))
     row: float = 0.0  # largest sum of squares of a row
-    columns: np.ndarray | float = 0.0
+    column: float = 0.0  # largest sum of squares of a column
+    columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
     _space: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, piece: np.ndarray) -> None:
@@ -77,6 +79,11 @@ class Moments:
         else:
             second = float(flat @ flat)
         self.sums += (float(flat @ ones), second, float(flat2 @ flat), float(flat2 @ flat2))
+
+    def end_block(self) -> None:
+        """All rows of a block of columns have been added."""
+        self.column = max(self.column, float(np.max(self.columns)))
+        self.columns = 0.0
 
     def _room(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Room for the squares of a piece, and ones to sum it with; kept from piece to piece."""
@@ -141,5 +148,5 @@ def again(first: Moments, pieces: Callable[[], Iterable[np.ndarray]]) -> Moments
     centred = Moments(first.zero_eps, centre=about_zero.mean, scale=scale, exact=True)
     for piece in pieces():
         centred.add(piece)
-    centred.row, centred.columns = first.row, first.columns
+    centred.row, centred.column = first.row, first.column
     return centred

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 22  # bytes of two tensors compared at a time
 SHOWN = 12  # block types in the closing table
-SHOWN_HEADS = {f"Frobenius norm of {told}": f"{part}_fro_norm"
-               for part, told in (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"), ("o", "W_O"), ("qk", "QK"), ("ov", "OV"))} | {
-    f"stable rank of {told}": f"{part}_stable_rank" for part, told in (("qk", "QK"), ("ov", "OV"))
-}  # fmt: skip
+NORMS = {"q": "W_Q", "k": "W_K", "v": "W_V", "o": "W_O", "qk": "the QK circuit", "ov": "the OV circuit"}
+SHOWN_HEADS = {f"Frobenius norm of {told}": f"{part}_fro_norm" for part, told in NORMS.items()}
 
 
 def write(run: Run, found: Inspection, parts: Path, ask: SimpleNamespace) -> None:
@@ -243,7 +241,7 @@ def _figures(
         )
     if heads:
         frame = tables.build("inspect.heads", heads)
-        made["heads"] = heatmaps(frame, SHOWN_HEADS, f"{label}: heads", most_across=4, span=5.0)
+        made["heads"] = heatmaps(frame, SHOWN_HEADS, f"{label}: heads", most_across=3, span=6.0)
     return made
 
 
