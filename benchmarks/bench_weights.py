@@ -70,7 +70,7 @@ def make(which: str, folder: Path) -> None:
             save_file(held, folder / file, metadata={"format": "pt"})
             files[file] = list(held)
             held = {}
-    index = {"weight_map": {name: file for file, names in files.items() for name in names}}
+    index = {"metadata": {}, "weight_map": {name: file for file, names in files.items() for name in names}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = c | {
         "architectures": [f"{family}ForCausalLM"], "model_type": family.lower(), "tie_word_embeddings": True,

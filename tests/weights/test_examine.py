@@ -95,6 +95,7 @@ def test_singular_values(monkeypatch, shape, method, piecewise):
         monkeypatch.setattr(module, "PIECE", 517)
         monkeypatch.setattr(module, "BLOCK", 26_000)
         monkeypatch.setattr(module, "DEEP", 7)
+        monkeypatch.setattr(module, "WHOLE", 0)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     seeing = examine(Held(x, 2.0**-23), Wish())
     s = np.linalg.svd(x.astype(float), compute_uv=False)

@@ -16,7 +16,7 @@ from headtool.weights.names import canonical
 from headtool.weights.plan import Attention, Item
 from headtool.weights.source import Checkpoint
 from headtool.weights.stored import Difference, Stored
-from headtool.weights.work import Room, need
+from headtool.weights.work import Room, heads_of, need, table
 
 FOUND = ("rank", "rank_resolved", "spectral_norm", "stable_rank", "effective_rank")
 NUMBERS = ("fro_norm", "fro_norm_b", "fro_distance", "relative_distance", "cosine", "max_change", "n_changed", *FOUND)
@@ -108,7 +108,7 @@ def groups_of(pairs: Sequence[Pair], attention: Attention | None, chunks: int) -
 def compare_group(
     a: Checkpoint, b: Checkpoint, group: Group, attention: Attention | None, wish: Wish, room: Room
 ) -> dict[str, np.ndarray]:
-    """The arrays of a group's part: a value a pair for each of NUMBERS (NaN is null), and the heads of its layers."""
+    """The arrays of a group's part: NUMBERS of each pair, how its rank was found, its status; its layers' heads."""
     told: list[dict[str, float]] = []
     methods: list[str] = []
     statuses: list[str] = []
@@ -124,8 +124,7 @@ def compare_group(
         methods.append(method)
         same = numbers["n_changed"] == 0 and pair.a.tensor.dtype == pair.b.tensor.dtype  # type: ignore[union-attr]
         statuses.append("same" if same else "changed")
-    arrays = {name: np.array([each.get(name, np.nan) for each in told], float) for name in NUMBERS}
-    arrays |= {"method": np.array(methods), "status": np.array(statuses)}
+    arrays = {"numbers": table(told, NUMBERS), "method": np.array(methods), "status": np.array(statuses)}
     heads_found = []
     for layer in group.layers:
         assert attention is not None
@@ -133,9 +132,7 @@ def compare_group(
         in_layer = {part: by_name[item.name] for part, item in attention.layers[layer].items()}
         with room.take(sum(2 * need(pair.item, wish, held=True) for pair in in_layer.values())):
             heads_found.append({"layer": np.full(attention.geometry.heads, layer)} | _heads(a, b, in_layer, attention))
-    for name in heads_found[0] if heads_found else ():
-        arrays[f"heads/{name}"] = np.concatenate([each[name] for each in heads_found])
-    return arrays
+    return arrays | heads_of(heads_found)
 
 
 def _compare(a: Checkpoint, b: Checkpoint, pair: Pair, wish: Wish) -> tuple[dict[str, float], str]:

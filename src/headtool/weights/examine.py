@@ -15,6 +15,7 @@ from headtool.weights.spectrum import Spectrum
 
 PIECE = 1 << 17  # elements that stay in the cache while they are widened and summed
 BLOCK = 8 << 20  # bytes of widened elements that are multiplied at once, at least
+WHOLE = 64 << 20  # bytes up to which a wide matrix is one block
 DEEP = 2048  # rows of a block that make the product cost more than adding it to the sum
 NEARLY_SQUARE = 1.25  # up to this ratio of sides a smallest eigenvalue is never clear of float32's rounding
 SMALL = 1 << 16  # elements up to which everything is done in float64
@@ -149,7 +150,10 @@ def blocks(values: Values, seen: Seen | None = None) -> Iterator[np.ndarray]:
     """A tall matrix in blocks of rows, a wide one in blocks of columns; each block is gone with the next."""
     tall, side = values.rows >= values.cols, min(values.rows, values.cols)
     length = max(values.rows, values.cols)
-    step = min(length, max(BLOCK // max(side * values.wide.itemsize, 1), min(side, DEEP)))
+    line = max(side * values.wide.itemsize, 1)
+    step = min(length, max(BLOCK // line, min(side, DEEP)))
+    if not tall and length * line <= WHOLE:  # a block of columns is read line by line
+        step = length
     room = np.empty(side * step, values.wide)
     for start in range(0, length, max(step, 1)):
         part, whole = slice(start, min(start + step, length)), slice(0, side)

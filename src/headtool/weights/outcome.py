@@ -31,14 +31,16 @@ SHOWN_HEADS = {f"Frobenius norm of {told}": f"{part}_fro_norm" for part, told in
 def write(run: Run, found: Inspection, parts: Path, ask: SimpleNamespace) -> None:
     """Write every table and figure of an inspection from its parts."""
     with run.clock.phase("write"):
-        columns, spectra = _parameters(run, found, parts)
+        examined = [whole_part(parts / chunk.part) for chunk in found.chunks]
+        columns, spectra = _parameters(run, found, examined)
         _save(run, "inspect.parameters", columns, ask)
-        heads = _heads([whole_part(parts / chunk.part) for chunk in found.chunks], found)
+        heads = _heads(examined, found)
         if heads:
             _save(run, "inspect.heads", heads, ask)
         if found.groups:
-            _save(run, "inspect.diff", _diff(found, parts), ask)
-            moved = _heads([whole_part(parts / group.part) for group in found.groups], found, kv=False)
+            compared = [whole_part(parts / group.part) for group in found.groups]
+            _save(run, "inspect.diff", _diff(found, compared), ask)
+            moved = _heads(compared, found, kv=False)
             if moved:
                 _save(run, "inspect.heads_diff", moved, ask)
         run.manifest["model"] = _facts(found)
@@ -64,14 +66,17 @@ def _save(run: Run, name: str, columns: Mapping[str, Sequence[Any]], ask: Simple
     run.write(name, tables.build(name, columns), lines=ask.format == "jsonl", document=ask.format == "json")
 
 
-def _parameters(run: Run, found: Inspection, parts: Path) -> tuple[dict[str, list[Any]], list[np.ndarray]]:
+Part = Mapping[str, np.ndarray]
+
+
+def _parameters(run: Run, found: Inspection, parts: Sequence[Part]) -> tuple[dict[str, list[Any]], list[np.ndarray]]:
     """The columns of the table parameters, and beside them the points of each spectrum, in the same order."""
     checkpoint = found.checkpoint
     by_name: dict[str, dict[str, Any]] = {}
-    for chunk in found.chunks:
-        part = whole_part(parts / chunk.part)
+    for chunk, part in zip(found.chunks, parts, strict=True):
         for i, item in enumerate(chunk.items):
-            numbers = {name: _number(part[name][i], name in INTEGERS) for name in NUMBERS}
+            row = zip(NUMBERS, part["numbers"][i], strict=True)
+            numbers: dict[str, Any] = {name: _number(value, name in INTEGERS) for name, value in row}
             by_name[item.name] = numbers | {"rank_method": str(part["method"][i]), "spectrum": part["spectrum"][i]}
     items = sorted(found.items, key=lambda item: item.name)
     duplicates, tied = _duplicates(found, items, by_name), _tied(found, items)
@@ -152,16 +157,19 @@ def _tied(found: Inspection, items: Sequence[Item]) -> dict[str, str]:
     return {embedding.name: "output (not stored)"}
 
 
-def _heads(parts: Sequence[Mapping[str, np.ndarray]], found: Inspection, kv: bool = True) -> dict[str, list[Any]]:
+def _heads(parts: Sequence[Part], found: Inspection, kv: bool = True) -> dict[str, list[Any]]:
     """The columns of a table of heads from the parts that hold some; none where there are none."""
-    held = [part for part in parts if "heads/layer" in part]
+    held = [part for part in parts if "heads" in part]
     if not held or found.attention is None:
         return {}
-    names = [name for name in held[0] if name.startswith("heads/")]
-    told = {name.removeprefix("heads/"): np.concatenate([part[name] for part in held]) for name in names}
+    values = np.concatenate([part["heads"] for part in held])
+    told = dict(zip(held[0]["heads_names"].tolist(), values.T, strict=True))
     g = found.attention.geometry
     count = len(told["layer"]) // g.heads
-    columns: dict[str, list[Any]] = {"layer": told.pop("layer").tolist(), "head": list(range(g.heads)) * count}
+    columns: dict[str, list[Any]] = {
+        "layer": told.pop("layer").astype(int).tolist(),
+        "head": list(range(g.heads)) * count,
+    }
     if kv:
         columns["kv_head"] = [g.kv_head(head) for head in columns["head"]]
     return columns | {
@@ -169,15 +177,13 @@ def _heads(parts: Sequence[Mapping[str, np.ndarray]], found: Inspection, kv: boo
     }
 
 
-def _diff(found: Inspection, parts: Path) -> dict[str, list[Any]]:
+def _diff(found: Inspection, parts: Sequence[Part]) -> dict[str, list[Any]]:
     """The columns of the table diff."""
     rows: list[dict[str, Any]] = []
-    for group in found.groups:
-        part = whole_part(parts / group.part)
+    for group, part in zip(found.groups, parts, strict=True):
         for i, pair in enumerate(group.pairs):
-            numbers = {
-                name: _number(part[name][i], name in ("rank", "rank_resolved", "n_changed")) for name in compare.NUMBERS
-            }
+            row = zip(compare.NUMBERS, part["numbers"][i], strict=True)
+            numbers = {name: _number(value, name in ("rank", "rank_resolved", "n_changed")) for name, value in row}
             rows.append(
                 numbers | {
                     "param_name": pair.item.name, "layer_index": pair.item.told.layer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ NUMBERS = (
 def examine_chunk(
     checkpoint: Checkpoint, chunk: Chunk, attention: Attention | None, wish: Wish, room: Room
 ) -> dict[str, np.ndarray]:
-    """The arrays of a chunk's part: a value an item for each of NUMBERS (NaN is null), and the heads of its layers."""
+    """The arrays of a chunk's part: NUMBERS of each item, how its rank was found, points of its spectrum; its layers' heads."""
     seen: dict[str, Seeing] = {}
     heads: list[dict[str, np.ndarray]] = []
     for layer in chunk.layers:
@@ -54,12 +54,27 @@ def examine_chunk(
             with room.take(need(item, wish)):
                 seen[item.name] = _one(checkpoint, item, wish)
     found = [seen[item.name] for item in chunk.items]
-    arrays = {name: np.array([each.numbers.get(name, np.nan) for each in found], float) for name in NUMBERS}
-    arrays["method"] = np.array([each.method for each in found])
-    arrays["spectrum"] = np.array([_points(each.values) for each in found])
-    for name in heads[0] if heads else ():
-        arrays[f"heads/{name}"] = np.concatenate([each[name] for each in heads])
-    return arrays
+    return {
+        "numbers": table([each.numbers for each in found], NUMBERS),
+        "method": np.array([each.method for each in found]),
+        "spectrum": np.array([_points(each.values) for each in found]),
+    } | heads_of(heads)
+
+
+def table(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    """Numbers as (row, name), NaN where a row has none: few arrays in a part are read many times faster than many."""
+    return np.array([[row.get(name, np.nan) for name in names] for row in rows], float).reshape(-1, len(names))
+
+
+def heads_of(layers: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of some layers' heads as two arrays of a part; none where there are no layers."""
+    if not layers:
+        return {}
+    names = list(layers[0])
+    return {
+        "heads": np.concatenate([np.column_stack([each[name] for name in names]) for each in layers]),
+        "heads_names": np.array(names),
+    }
 
 
 def _one(checkpoint: Checkpoint, item: Item, wish: Wish) -> Seeing:
