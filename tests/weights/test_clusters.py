@@ -66,6 +66,9 @@ def test_planted_clusters_are_found(capsys, tmp_path, planted, sample):
         assert len({name.partition("-")[2] for name in names if "-" in name}) == 1
         assert row["mean_distance"] == pytest.approx(mine["distance"].mean())
     assert elbow.filter("chosen")["k"].to_list() == [PLANTED]
+    page = (tmp_path / "run" / "embedding.md").read_text()
+    assert f"{PLANTED} clusters: elbow" in page
+    assert page.count("\n| ") == PLANTED + 1
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["clusters"]["parameter"] == "bert.embeddings.word_embeddings.weight"
 

@@ -181,8 +181,9 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
     from headtool.record.files import read_part, write_part
     from headtool.weights import outcome
     from headtool.weights.inspection import do
-    from headtool.weights.work import ROOM, Room, spread
+    from headtool.weights.work import ROOM, Room, ready, spread
 
+    ready(ask.wish)
     console = run.console
     parts = run.parts(found.plan)
     own = [task for i, task in enumerate(found.tasks) if run.share.owns(i)]

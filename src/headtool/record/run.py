@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
-LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
+LEFT = (
+    *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
+)  # fmt: skip
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
     "out force dry_run json quiet verbose debug threads shard config save_steps".split()  # noqa: SIM905

@@ -52,6 +52,25 @@ class Clustered:
             made["elbow"] = elbow(self.tables["inspect.elbow"], self.k, f"{self.title}: {self.told}")
         return made
 
+    def report(self) -> str:
+        """What was found, as a page of Markdown: the number of clusters and why, and a row a cluster with its tokens."""
+        clusters = self.tables["inspect.clusters"]
+        lines = [f"# {self.title}", "", f"{self.k} clusters: {self.told}.", ""]
+        lines += [
+            "| cluster | tokens | share | mean distance | silhouette | nearest tokens |",
+            "|---|---|---|---|---|---|",
+        ]
+        for c, size, share, distance, silhouette, words in zip(*clusters.values(), strict=True):
+            shown = " ".join(f"`{_cell(word)}`" for word in json.loads(words))
+            apart = "" if silhouette is None else f"{silhouette:.2f}"
+            lines.append(f"| {c} | {size:,} | {share:.1%} | {distance:.2f} | {apart} | {shown} |")
+        return "\n".join(lines) + "\n"
+
+
+def _cell(word: str) -> str:
+    """A token as a cell of a table takes it."""
+    return "".join(c if c.isprintable() and c not in "`|" else f"\\u{ord(c):04x}" for c in word)
+
 
 def cluster(run: Run, checkpoint: Checkpoint, item: Item, ask: SimpleNamespace) -> Clustered:
     """Cluster the rows of an embedding: choose k on a seeded sample, fit once at that k, and assign every row.

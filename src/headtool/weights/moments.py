@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 SAFE = (1e-9, 1e9)  # largest |x| of a piece between which float32 holds the sums of fourth powers
+TINY = 1e-15  # below this float32 does not hold a square to a thousandth
 LOPSIDED = 0.1  # |mean| over the standard deviation from which raw moments lose digits
 SIDES = Literal["rows", "columns", ""]
 
@@ -61,12 +62,13 @@ class Moments:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.n += x.size
         squares, ones = self._room(x)
-        np.abs(x, out=squares)
-        if float(squares.min()) <= self.zero_eps:
-            self.zeros += int(np.count_nonzero(squares <= self.zero_eps))
-        if self.scale != 1.0 or self.centre != 0.0:
-            x = x * self.scale - self.centre
-        np.multiply(x, x, out=squares)
+        plain = self.scale == 1.0 and self.centre == 0.0
+        shifted = x if plain else x * self.scale - self.centre
+        np.multiply(shifted, shifted, out=squares)
+        near = 1.001 * self.zero_eps**2  # squares tell quickly where no value can be that small
+        if not plain or self.zero_eps < TINY or float(squares.min()) <= near:
+            self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
+        x = shifted
         flat, flat2 = x.ravel(), squares.ravel()
         if self.sides == "rows":
             by_row = squares.sum(1)

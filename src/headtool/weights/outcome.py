@@ -12,7 +12,7 @@ import numpy as np
 from headtool.figures.files import save
 from headtool.record import tables
 from headtool.record.clock import human_bytes
-from headtool.record.files import whole_part
+from headtool.record.files import whole_part, write_text
 from headtool.record.run import Run
 from headtool.weights import compare
 from headtool.weights.inspection import Inspection, word_embedding
@@ -53,6 +53,7 @@ def write(run: Run, found: Inspection, parts: Path, ask: SimpleNamespace) -> Non
             made = clusters.cluster(run, found.checkpoint, item, ask)
             for name, table in made.tables.items():
                 _save(run, name, table, ask)
+            write_text(run.path / "embedding.md", made.report())
     if ask.figures:
         with run.clock.phase("figures"):
             for name, figure in _figures(found, columns, spectra, heads).items():

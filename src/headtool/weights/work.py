@@ -128,11 +128,16 @@ class Room:
                 self._turn.notify_all()
 
 
+def ready(wish: Wish) -> None:
+    """Import what examining needs, before its threads are limited: a BLAS that comes later would take all cores."""
+    if wish.spectra:
+        import scipy.linalg  # noqa: F401
+
+
 def spread(tasks: Sequence[Any], do: Callable[[Any], Any], threads: int) -> Iterator[tuple[Any, Any]]:
     """(task, what it came to) as they are done, by so many threads, each with one BLAS thread: two matrices side by side use two
     cores better than one matrix does. The first error ends it.
     """
-    import scipy.linalg  # noqa: F401 - its BLAS must be there to be limited
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
