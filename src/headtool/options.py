@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,6 +149,12 @@ def memory(text: str) -> int | None:
     if not match or float(match[1]) <= 0:
         raise HeadtoolError(f"--memory {text}: neither 'auto' nor a size", hint="for example --memory 2GB")
     return int(float(match[1]) * 1000 ** " kMGT".lower().index(match[2].lower() or " "))
+
+
+def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The patterns of a comma-separated list; from Python a list will do."""
+    listed = given.split(",") if isinstance(given, str) else given or ()
+    return tuple(glob.strip() for glob in listed if glob.strip())
 
 
 # -- the flags ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,8 +67,8 @@ def command(
     wish = fetch.Wish(
         repo,
         revision or pinned or None,
-        _globs(include),
-        _globs(exclude),
+        opt.globs(include),
+        opt.globs(exclude),
         token,
         Path(out) if out is not None else None,
     )
@@ -90,8 +89,3 @@ def command(
     told = {"folder": str(found.folder), "id": repo, "commit": found.commit, "files": found.files}
     console.result(str(found.folder), told | {"bytes": sum(found.files.values())})
     return found.folder
-
-
-def _globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    globs = given.split(",") if isinstance(given, str) else tuple(given or ())  # from Python a list will do
-    return tuple(glob.strip() for glob in globs if glob.strip())

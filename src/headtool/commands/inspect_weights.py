@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,7 +145,7 @@ def command(
     from headtool.weights.inspection import inspect
 
     wish = Wish(zero_eps, tolerance, spectrum == "auto", alpha)
-    ask = SimpleNamespace(**arguments | {"include": _globs(include), "exclude": _globs(exclude), "wish": wish})
+    ask = SimpleNamespace(**arguments | {"include": opt.globs(include), "exclude": opt.globs(exclude), "wish": wish})
     found = inspect(str(path), ask)
     inputs: dict[str, Any] = {"model": found.checkpoint.model_id, "weights": found.checkpoint.fingerprint}
     if found.checkpoint.revision:
@@ -242,8 +241,3 @@ def _tolerance(text: str | float) -> float | None:
     if not 0 < value < 1:
         raise HeadtoolError(f"--rank-tol {text}: neither 'numpy' nor a factor between 0 and 1", hint="for example 1e-6")
     return value
-
-
-def _globs(given: str | Sequence[str] | None) -> list[str]:
-    globs = given.split(",") if isinstance(given, str) else list(given or ())  # from Python a list will do
-    return [glob.strip() for glob in globs if glob.strip()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from headtool.models.layout import Layout
 from headtool.weights.circuits import PARTS, part_of
 from headtool.weights.examine import Wish, examine
 from headtool.weights.names import canonical
-from headtool.weights.plan import Attention, Item
+from headtool.weights.plan import Attention, Item, grouped, owners
 from headtool.weights.source import Checkpoint
 from headtool.weights.stored import Difference, Stored
 from headtool.weights.work import Room, heads_of, need, table
@@ -83,26 +82,15 @@ def pairs_of(a: Sequence[Item], b: Sequence[Item], layout: Layout | None) -> lis
     return found + [Pair(None, item, "only b") for name, item in theirs.items() if name not in met]
 
 
-def groups_of(pairs: Sequence[Pair], attention: Attention | None, chunks: int) -> list[Group]:
+def groups_of(pairs: Sequence[Pair], attention: Attention | None) -> list[Group]:
     """The pairs in groups for parts; the projections of a layer stay together."""
-    owner: dict[str, int] = {}
-    if attention is not None:
-        owner = {item.name: layer for layer, parts in attention.layers.items() for item in parts.values()}
-    atoms: dict[Any, list[Pair]] = {}
-    for pair in pairs:
-        atoms.setdefault(owner.get(pair.a.name, pair.a.name) if pair.a else ("b", pair.item.name), []).append(pair)
-    least = sum(pair.bytes for pair in pairs) / chunks
-    found: list[Group] = []
-    held: list[Pair] = []
-    layers: list[int] = []
-    for n, (key, atom) in enumerate(atoms.items(), 1):
-        held += atom
-        if isinstance(key, int) and not any(pair.status for pair in atom):
-            layers.append(key)
-        if sum(pair.bytes for pair in held) >= least or n == len(atoms):
-            found.append(Group(len(found), tuple(held), tuple(layers)))
-            held, layers = [], []
-    return found
+    owner = owners(attention)
+    odd = {owner.get(pair.a.name) for pair in pairs if pair.a is not None and pair.status}  # layers that do not compare
+    made = grouped(pairs, lambda pair: owner.get(pair.a.name, pair.a.name) if pair.a else ("b", pair.item.name))
+    return [
+        Group(n, tuple(held), tuple(k for k in keys if isinstance(k, int) and k not in odd))
+        for n, (keys, held) in enumerate(made)
+    ]
 
 
 def compare_group(

@@ -76,7 +76,7 @@ def inspect(given: str, ask: SimpleNamespace) -> Inspection:
         warnings += other.warnings
         theirs = plan.items_of(other, layout, ask.include, ask.exclude)
         pairs = compare.pairs_of(items, theirs, layout)
-        groups = compare.groups_of(pairs, attention, plan.CHUNKS)
+        groups = compare.groups_of(pairs, attention)
     heads = attention if ask.heads else None
     chunks = plan.chunks_of(items, heads if ask.wish.spectra else None)
     return Inspection(checkpoint, other, layout, items, attention, chunks, groups, notes, warnings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from headtool.errors import HeadtoolError
 from headtool.models import layout as layouts
@@ -60,7 +61,7 @@ class Chunk:
 
     @property
     def bytes(self) -> int:
-        return sum(item.tensor.size if item.offset == 0 else 0 for item in self.items)
+        return sum(item.bytes for item in self.items)
 
 
 def known_layout(checkpoint: Checkpoint, family: str | None) -> tuple[Layout | None, str]:
@@ -79,7 +80,9 @@ def known_layout(checkpoint: Checkpoint, family: str | None) -> tuple[Layout | N
         return None, str(error)
 
 
-def items_of(checkpoint: Checkpoint, layout: Layout | None, include: list[str], exclude: list[str]) -> list[Item]:
+def items_of(
+    checkpoint: Checkpoint, layout: Layout | None, include: Sequence[str], exclude: Sequence[str]
+) -> list[Item]:
     """The rows of the table parameters, in the order of the files. Raises HeadtoolError where globs leave none, and for
     two tensors of one name.
     """
@@ -176,20 +179,40 @@ def attention_of(checkpoint: Checkpoint, layout: Layout | None, items: list[Item
 
 def chunks_of(items: list[Item], attention: Attention | None) -> list[Chunk]:
     """The items in groups of about a 256th of the bytes, in the order of the files; a layer's projections stay together."""
-    owner: dict[str, int] = {}
-    if attention is not None:
-        owner = {item.name: layer for layer, parts in attention.layers.items() for item in parts.values()}
-    atoms: dict[object, list[Item]] = {}
-    for item in items:
-        atoms.setdefault(owner.get(item.name, item.name), []).append(item)
-    least = sum(item.bytes for item in items) / CHUNKS
-    found: list[Chunk] = []
-    held: list[Item] = []
-    layers: list[int] = []
-    for n, (key, atom) in enumerate(atoms.items(), 1):
-        held += atom
-        layers += [key] if isinstance(key, int) else []
-        if sum(item.bytes for item in held) >= least or n == len(atoms):
-            found.append(Chunk(len(found), tuple(held), tuple(layers)))
-            held, layers = [], []
+    owner = owners(attention)
+    made = grouped(items, lambda item: owner.get(item.name, item.name))
+    return [Chunk(n, tuple(held), tuple(k for k in keys if isinstance(k, int))) for n, (keys, held) in enumerate(made)]
+
+
+def owners(attention: Attention | None) -> dict[str, int]:
+    """The layer of each projection that is read for the heads."""
+    layers = attention.layers.items() if attention is not None else ()
+    return {item.name: layer for layer, parts in layers for item in parts.values()}
+
+
+class Sized(Protocol):
+    """What has a number of bytes."""
+
+    @property
+    def bytes(self) -> int: ...
+
+
+S = TypeVar("S", bound=Sized)
+
+
+def grouped(things: Iterable[S], key: Callable[[S], Hashable]) -> list[tuple[list[Hashable], list[S]]]:
+    """Things of one key together, and of so many keys as make about a 256th of the bytes: (keys, things) each."""
+    atoms: dict[Hashable, list[S]] = {}
+    for thing in things:
+        atoms.setdefault(key(thing), []).append(thing)
+    least = sum(thing.bytes for atom in atoms.values() for thing in atom) / CHUNKS
+    found: list[tuple[list[Hashable], list[S]]] = []
+    room = -1.0
+    for each, atom in atoms.items():
+        if room < 0 or not found:
+            found.append(([], []))
+            room = least
+        found[-1][0].append(each)
+        found[-1][1].extend(atom)
+        room -= sum(thing.bytes for thing in atom)
     return found
