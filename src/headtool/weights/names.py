@@ -36,7 +36,7 @@ PATTERNS = tuple((re.compile(pattern), kind) for pattern, kind in BY_NAME)
 # What a quantiser leaves beside its codes: not weights themselves.
 COMPANION = re.compile(
     r"(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_\w+|quant_state\S*|weight_scale\w*|"
-    r"weight_zero_point|input_scale|\w+_blocks|\w+_scales)$"
+    r"weight_zero_point|weight_packed|weight_shape|input_scale|\w+_blocks|\w+_scales)$"
 )
 
 
