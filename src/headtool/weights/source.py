@@ -239,12 +239,14 @@ def _pickles(folder: Path, names: list[str], model_id: str, allowed: bool) -> Ch
 
 
 def _fingerprint(files: list[Path], config: Mapping[str, Any]) -> str:
-    """A hash of the configuration and of the files: content up to 64 MiB, of a larger file its size, time and first MiB.
+    """A hash of the configuration, the vocabulary and the weights: content of files up to 64 MiB, of larger ones size, time and
+    first MiB.
 
     Hashing what is read once would cost as much as the statistics themselves.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for file in files:
+    beside = (files[0].parent / name for name in ("tokenizer.json", "vocab.txt")) if files else ()
+    for file in (*files, *(file for file in beside if file.is_file())):
         facts = file.stat()
         small = facts.st_size <= HASHED_WHOLE
         digest.update(f"{file.name} {facts.st_size} {0 if small else facts.st_mtime_ns}\n".encode())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headtool.weights import circuits
-from headtool.weights.examine import BLOCK, DEEP, Held, Seeing, Wish, examine
+from headtool.weights.examine import BLOCK, DEEP, WHOLE, Held, Seeing, Wish, examine
 from headtool.weights.plan import Attention, Chunk, Item
 from headtool.weights.source import Checkpoint
 from headtool.weights.stored import Stored
@@ -99,7 +99,10 @@ def _points(values: np.ndarray | None) -> np.ndarray:
 def need(item: Item, wish: Wish, held: bool = False) -> int:
     """About the bytes that examining an item takes."""
     side, length = sorted((item.rows, item.cols))
-    block = max(BLOCK, 4 * side * min(side, DEEP)) * 3  # in float32, and again in float64
+    lines = max(BLOCK, 4 * side * min(side, DEEP))
+    if item.cols > item.rows and 4 * item.rows * item.cols <= WHOLE:
+        lines = WHOLE
+    block = 3 * lines  # in float32, and again in float64
     whole = 4 * item.rows * item.cols if held else 0
     if item.tensor.dtype == "F64":
         whole = 3 * item.bytes
