@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from headtool.models.open import CLASSES
 from headtool.weights.names import attention_tensors, canonical, classify
 
 
+@cache
 def on_meta(name, kind=None):
     family, settings = VARIANTS.get(name) or (name, CONFIGS[name])
     plan = layout.find(family)
