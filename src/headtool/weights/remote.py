@@ -109,13 +109,12 @@ def _by_ranges(given: str) -> source.Checkpoint | Located:
     if (cached := _cached(repo, commit)) is not None:
         return cached
     ranges = Ranges(repo, commit, build_hf_headers(), names)
-    index = ranges.companion(checkpoint.INDEX)
-    if index is not None:
+    wanted: dict[str, str] = {}
+    if checkpoint.SINGLE not in names:
+        index = ranges.companion(checkpoint.INDEX)
+        if index is None:
+            raise checkpoint.no_weights(given, names)
         wanted = checkpoint.weight_map(checkpoint.INDEX, index.read_text(encoding="utf-8"))
-    elif checkpoint.SINGLE in names:
-        wanted = {}
-    else:
-        raise checkpoint.no_weights(given, names)
     files = sorted(set(wanted.values())) or [checkpoint.SINGLE]
     if missing := sorted(set(files) - names):
         raise HeadtoolError(f"{given}: shards are missing: {', '.join(missing[:3])}", hint="tell its owner")

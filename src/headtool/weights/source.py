@@ -196,7 +196,7 @@ def _local(folder: Path, label: str, model_id: str, revision: str | None, only: 
         by_file[file.name] = stored(file.name, entries, data)
     warnings: list[str] = []
     tensors = [tensor for each in by_file.values() for tensor in each]
-    if index.is_file() and not only:
+    if index.is_file() and [file.name for file in files] != [only or checkpoint.SINGLE]:
         wanted = checkpoint.weight_map(str(index), index.read_text(encoding="utf-8"))
         tensors, warnings = follow(str(index), wanted, by_file)
         others = sorted({f.name for f in folder.glob("*.safetensors")} - set(by_file))
