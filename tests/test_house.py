@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting", "faults", "checkup"},
+    {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -32,6 +32,7 @@ MEANT = {
     ("faults", "figures"),
     ("faults", "tasks"),
     ("reporting", "figures"),
+    ("weights", "figures"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),
@@ -104,6 +105,9 @@ def test_imports_go_downwards(file):
         ["finetune", "--help"],
         ["inject", "--help"],
         ["doctor", "--help"],
+        ["download", "--help"],
+        ["inspect-weights", "--help"],
+        ["inspect-weights"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -139,6 +143,8 @@ finally:
         ("headtool score demo --task mu", {"multiple_choice"}),
         ("headtool score demo --exclude", {"--exclude-bos"}),
         ("headtool score demo --query l", {"last"}),
+        ("headtool inspect-weights de", {"demo", "demo-encoder"}),
+        ("headtool inspect-weights demo --k-m", {"--k-method", "--k-max"}),
     ],
 )
 def test_tab_completes_and_is_light(line, expected, tmp_path):
@@ -206,9 +212,11 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import doctor, finetune, inject, report, score
+    from headtool.commands import doctor, download, finetune, inject, inspect_weights, report, score
 
     assert headtool.doctor is doctor.command
+    assert headtool.download is download.command
+    assert headtool.inspect_weights is inspect_weights.command
     assert headtool.finetune is finetune.command
     assert headtool.inject is inject.command
     assert headtool.score is score.command

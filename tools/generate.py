@@ -14,7 +14,7 @@ import typing
 from pathlib import Path
 
 from headtool import folder
-from headtool.cli import COMMANDS
+from headtool.cli import COMMANDS, module_of
 from headtool.models import layout
 from headtool.record import tables
 
@@ -42,7 +42,7 @@ def completion(shell: str) -> str:
 
 
 def commands() -> dict[str, typing.Any]:
-    return {name: folder.importlib.import_module(f"headtool.commands.{name}").command for name in COMMANDS}
+    return {name: folder.importlib.import_module(module_of(name)).command for name in COMMANDS}
 
 
 def cli() -> str:

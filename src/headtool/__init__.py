@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "doctor", "finetune", "inject", "report", "score"]
+__all__ = ["__version__", "doctor", "download", "finetune", "inject", "inspect_weights", "report", "score"]
 
 if TYPE_CHECKING:
     from headtool.commands.doctor import command as doctor
+    from headtool.commands.download import command as download
     from headtool.commands.finetune import command as finetune
     from headtool.commands.inject import command as inject
+    from headtool.commands.inspect_weights import command as inspect_weights
     from headtool.commands.report import command as report
     from headtool.commands.score import command as score
 

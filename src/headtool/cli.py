@@ -20,7 +20,13 @@ from headtool import __version__
 from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, HeadtoolError, Terminated, translate
 from headtool.redact import redacted
 
-COMMANDS = ("score", "finetune", "inject", "report", "doctor")
+COMMANDS = ("download", "inspect-weights", "score", "finetune", "inject", "report", "doctor")
+
+
+def module_of(command: str) -> str:
+    """The module of a command."""
+    return f"headtool.commands.{command.replace('-', '_')}"
+
 
 app = typer.Typer(
     name="headtool",
@@ -100,7 +106,7 @@ def _plug_in() -> None:
 
 
 for _name in COMMANDS:
-    app.command(name=_name)(_silent(importlib.import_module(f"headtool.commands.{_name}").command))
+    app.command(name=_name)(_silent(importlib.import_module(module_of(_name)).command))
 for _entry in _plugins().values():
     _anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(_absent(_entry))

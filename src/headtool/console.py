@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from headtool.redact import redacted
 
@@ -101,7 +101,9 @@ class Console:
         Rich(file=sys.stderr, width=self.width, highlight=False).print(*renderables)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    def progress(
+        self, what: str, total: int, done: int = 0, unit: Literal["", "bytes"] = ""
+    ) -> Iterator[Callable[[int], None]]:
         """A function to call with the units just done: a bar on a terminal, a line now and then elsewhere."""
         if not self.talks or total == 0:
             yield lambda units: None
@@ -109,6 +111,7 @@ class Console:
             from rich.console import Console as Rich
             from rich.progress import (
                 BarColumn,
+                DownloadColumn,
                 MofNCompleteColumn,
                 Progress,
                 TextColumn,
@@ -116,12 +119,13 @@ class Console:
                 TimeRemainingColumn,
             )
 
-            columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+            columns = (TextColumn(what), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
             with Progress(*columns, console=Rich(file=sys.stderr), transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done)
                 yield lambda units: bar.advance(task, units)
         else:
-            yield _plain_progress(what, total, done, sys.stderr)
+            yield _plain_progress(what, total, done, unit, sys.stderr)
 
     def _record(self, text: str) -> None:
         if self.log is not None:
@@ -130,7 +134,7 @@ class Console:
                 file.write(f"{now} {text}\n")
 
 
-def _plain_progress(what: str, total: int, done: int, out: TextIO) -> Callable[[int], None]:
+def _plain_progress(what: str, total: int, done: int, unit: str, out: TextIO) -> Callable[[int], None]:
     start = said = time.monotonic()
     first = done
 
@@ -141,6 +145,7 @@ def _plain_progress(what: str, total: int, done: int, out: TextIO) -> Callable[[
         if now - said >= PLAIN_EVERY:
             said = now
             left = (now - start) / max(done - first, 1) * (total - done)
-            print(f"headtool: {what} {done}/{total}, about {left:.0f} s left", file=out, flush=True)
+            so_far = f"{done / 1e6:,.0f}/{total / 1e6:,.0f} MB" if unit == "bytes" else f"{done}/{total}"
+            print(f"headtool: {what} {so_far}, about {left:.0f} s left", file=out, flush=True)
 
     return advance

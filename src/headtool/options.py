@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -183,6 +184,12 @@ def spread(device_map: str, max_memory: str | None, device: str) -> dict[int | s
             raise HeadtoolError(f"--max-memory {each}: not of the form DEVICE=SIZE", hint=hint)
         found[name if name == "cpu" else int(name)] = memory(size) or 0
     return found
+
+
+def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The patterns of a comma-separated list; from Python a list will do."""
+    listed = given.split(",") if isinstance(given, str) else given or ()
+    return tuple(glob.strip() for glob in listed if glob.strip())
 
 
 # -- the flags ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -37,3 +38,14 @@ def share(shard: str | None) -> Share:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise HeadtoolError(f"--shard {shard}: not of the form i/n with 1 <= i <= n", hint="for example --shard 1/4")
     return Share(int(match[1]) - 1, int(match[2]))
+
+
+def free_cores() -> int:
+    """The cores that this process may use: its affinity, and the quota of its control group."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        cores = min(cores, max(1, int(quota) // int(period)))  # "max" is no number: no quota
+    return cores

@@ -16,17 +16,22 @@ CELL = 0.28  # inches
 ROOMY = 24  # up to this many rows or columns each is labelled
 
 
-def heatmaps(heads: pl.DataFrame, columns: dict[str, str], title: str) -> Figure:
-    """One heat map a column of a heads table; columns maps score -> column. Missing cells are grey."""
+def heatmaps(
+    heads: pl.DataFrame, columns: dict[str, str], title: str, *, most_across: int | None = None, span: float = 9.0
+) -> Figure:
+    """One heat map a column of a heads table; columns maps score -> column. Missing cells are grey.
+
+    span is the length of the longer side of a panel, in inches, where its cells are not of their full size.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
     layers, n = int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1  # type: ignore[arg-type]
-    across = min(len(columns), 2 if n > 16 else 3 if n > 8 else 4)
+    across = min(len(columns), most_across or (2 if n > 16 else 3 if n > 8 else 4))
     down = -(-len(columns) // across)
-    cell = min(CELL, 9 / max(layers, n))
+    cell = min(CELL, span / max(layers, n))
     width, height = max(n * cell, 1.9) + 1.3, max(layers * cell, 1.3) + 0.9
     figure = Figure(figsize=(across * width, down * height + 0.45), layout="constrained")
     figure.suptitle(title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def weight_files(folder: Path) -> list[Path]:
     missing or that lies outside the folder.
     """
     index, single = folder / INDEX, folder / SINGLE
-    named = _named(index) if index.is_file() else []
+    named = sorted(set(weight_map(str(index), index.read_bytes()).values())) if index.is_file() else []
     if single.is_file():  # where there are both, transformers opens this one
         return [single]
     missing = [name for name in named if not (folder / name).is_file()]
@@ -32,24 +33,33 @@ def weight_files(folder: Path) -> list[Path]:
         )
     if named:
         return [folder / name for name in named]
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    if pickles:
-        raise HeadtoolError(
-            f"{folder}: the weights are pickles ({pickles[0]}), which can run any code when opened",
+    raise no_weights(str(folder), (file.name for file in folder.iterdir()))
+
+
+def no_weights(where: str, names: Iterable[str]) -> HeadtoolError:
+    """What is to be said of a model without safetensors, whose files have these names."""
+    if pickles := pickle_files(names):
+        return HeadtoolError(
+            f"{where}: the weights are pickles ({pickles[0]}), which can run any code when opened",
             hint="convert them: load them once where you trust them and save_pretrained(...) to a new folder",
         )
-    raise HeadtoolError(f"{folder}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
+    return HeadtoolError(f"{where}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
 
 
-def _named(index: Path) -> list[str]:
-    """The files that an index names, in order. Raises HeadtoolError for a name that is no plain file name."""
+def pickle_files(names: Iterable[str]) -> list[str]:
+    """Those of the names that are PyTorch pickles, in order."""
+    return sorted(name for name in names if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt"))
+
+
+def weight_map(index: str, text: str | bytes) -> dict[str, str]:
+    """What an index says: tensor -> file. Raises HeadtoolError for what is no index, and for files outside its folder."""
     try:
-        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [name for name in named if leaves(name)]
+        named: dict[str, str] = json.loads(text)["weight_map"]
+        outside = [name for name in named.values() if leaves(name)]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise HeadtoolError(f"{index}: not a safetensors index", hint="download it again") from error
     if outside:
-        raise HeadtoolError(f"{index}: it names a file outside its folder: {outside[0]}", hint=DISTRUST)
+        raise HeadtoolError(f"{index}: it names a file outside its folder: {min(outside)}", hint=DISTRUST)
     return named
 
 
@@ -64,17 +74,32 @@ def header(file: Path) -> dict[str, Any]:
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > min(HEADER_LIMIT, size - 8):
             raise HeadtoolError(f"{file}: truncated, or no safetensors file ({size} bytes)", hint="download it again")
-        try:
-            entries = json.loads(handle.read(length))
-            tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-            end = max((_end(entry) for entry in tensors.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-            raise HeadtoolError(f"{file}: its header cannot be read", hint="download it again") from error
-    if size != 8 + length + end:
-        cut = "truncated" if size < 8 + length + end else "too long"
+        return parse(str(file), handle.read(length), size)
+
+
+def parse(file: str, text: bytes, size: int) -> dict[str, Any]:
+    """The tensors that a header's text names, in the order of their bytes; size is that of the whole file.
+
+    Raises HeadtoolError for text that is no header, and where the tensors do not fill the file exactly.
+    """
+    try:
+        entries = json.loads(text)
+        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        end = max((_end(entry) for entry in tensors.values()), default=0)
+        tensors = dict(sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise HeadtoolError(f"{file}: its header cannot be read", hint="download it again") from error
+    promised = 8 + len(text) + end
+    if size != promised:
+        cut = "truncated" if size < promised else "too long"
         raise HeadtoolError(
-            f"{file}: {cut}: {size} bytes where its header promises {8 + length + end}", hint="download it again"
+            f"{file}: {cut}: {size} bytes where its header promises {promised}", hint="download it again"
         )
+    at = 0
+    for name, entry in tensors.items():
+        if entry["data_offsets"][0] != at:
+            raise HeadtoolError(f"{file}: {name} overlaps another tensor, or leaves a gap", hint="download it again")
+        at = entry["data_offsets"][1]
     return tensors
 
 

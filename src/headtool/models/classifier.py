@@ -17,9 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from headtool.errors import HeadtoolError
 from headtool.models import checkpoint, layout
 from headtool.models.adapter import Adapter, adapt
-from headtool.models.devices import free_cores, pick_device, threads_for
+from headtool.models.devices import pick_device, threads_for
 from headtool.models.locate import Located
 from headtool.models.open import explained, quiet_libraries, read
+from headtool.ranks import free_cores
 
 
 @dataclass(frozen=True)

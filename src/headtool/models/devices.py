@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 import torch
 
 from headtool.errors import HeadtoolError
+from headtool.ranks import free_cores
 
 SMALL = 5_000_000  # parameters
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
@@ -45,14 +45,3 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def threads_for(parameters: int) -> int:
     """How many threads a model is worth: a small one is done before they have met, and slower with several."""
     return 1 if parameters < SMALL else free_cores()
-
-
-def free_cores() -> int:
-    """The cores that this process may use: its affinity, and the quota of its control group."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        cores = min(cores, max(1, int(quota) // int(period)))  # "max" is no number: no quota
-    return cores

@@ -101,29 +101,41 @@ def measure(blocks: Any, layout: Layout, heads: int, width: int) -> Geometry:
     found = set()
     for block in blocks:
         inner = _features(submodule(block, layout.out), layout)[1]
-        if inner % heads:
-            raise HeadtoolError(
-                f"the output projection takes {inner} features, which {heads} heads cannot share", hint="see --family"
-            )
-        head_dim = inner // heads
         k_rows = _features(submodule(block, projection(layout, "k")), layout)[0]
-        kv_heads = (k_rows // head_dim - heads) // 2 if layout.qkv else k_rows // head_dim
-        fits = (
-            kv_heads > 0
-            and heads % kv_heads == 0
-            and k_rows == head_dim * ((heads + 2 * kv_heads) if layout.qkv else kv_heads)
+        found.add(fit(layout, heads, inner, k_rows))
+    return uniform(found, len(blocks), heads, width)
+
+
+def fit(layout: Layout, heads: int, inner: int, k_rows: int) -> tuple[int, int]:
+    """(kv_heads, head_dim) of a layer whose output projection takes inner features, and whose key projection (the fused
+    one, where it is fused) gives k_rows. Raises HeadtoolError where they do not fit the heads.
+    """
+    if inner % heads:
+        raise HeadtoolError(
+            f"the output projection takes {inner} features, which {heads} heads cannot share", hint="see --family"
         )
-        if not fits:
-            raise HeadtoolError(
-                f"a key projection of {k_rows} rows does not fit {heads} heads of {head_dim}", hint="see --family"
-            )
-        found.add((kv_heads, head_dim))
+    head_dim = inner // heads
+    kv_heads = (k_rows // head_dim - heads) // 2 if layout.qkv else k_rows // head_dim
+    fits = (
+        kv_heads > 0
+        and heads % kv_heads == 0
+        and k_rows == head_dim * ((heads + 2 * kv_heads) if layout.qkv else kv_heads)
+    )
+    if not fits:
+        raise HeadtoolError(
+            f"a key projection of {k_rows} rows does not fit {heads} heads of {head_dim}", hint="see --family"
+        )
+    return kv_heads, head_dim
+
+
+def uniform(found: set[tuple[int, int]], layers: int, heads: int, width: int) -> Geometry:
+    """The geometry of layers that are all of one (kv_heads, head_dim). Raises HeadtoolError where they differ."""
     if len(found) != 1:
         raise HeadtoolError(
             "the layers differ in their heads, which one table of heads cannot show", hint="see docs/families.md"
         )
     kv_heads, head_dim = found.pop()
-    return Geometry(len(blocks), heads, kv_heads, head_dim, width)
+    return Geometry(layers, heads, kv_heads, head_dim, width)
 
 
 def _features(module: Any, layout: Layout) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from headtool.models.checkpoint import weight_files
 BUILT_IN = {"demo": "decoder", "demo-encoder": "encoder"}
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+MANIFEST = "manifest.json"  # what headtool download leaves beside a model's files; none of the model's own
 HASHED_WHOLE = 1 << 30  # bytes of a weight file that are hashed whole; of a larger one, evenly spaced blocks
 BLOCK = 1 << 20
 BLOCKS = 256
@@ -45,7 +47,8 @@ class Located:
         size, header and 256 evenly spaced blocks of 1 MiB.
         """
         digest = hashlib.sha256()
-        small = sorted(file for file in self.folder.iterdir() if file.suffix in (".json", ".txt", ".model", ".jinja"))
+        kinds = (".json", ".txt", ".model", ".jinja")
+        small = sorted(file for file in self.folder.iterdir() if file.suffix in kinds and file.name != MANIFEST)
         for file in [*small, *weight_files(self.folder)]:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())
@@ -101,14 +104,23 @@ def _from_hub(model: str) -> Located:
 
     repo, _, revision = model.partition("@")
     disable_progress_bars()
-    try:
+    with refusals(f"'{model}' is no folder here, and "):
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
+    return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
+
+
+@contextlib.contextmanager
+def refusals(asked: str) -> Iterator[None]:
+    """What the hub refuses inside, in one line that begins with what was asked."""
+    try:
+        yield
+    except HeadtoolError:
+        raise
     except Exception as error:  # the hub raises many classes; the table of errors knows them
         known = translate(error)
         if known is None:
             raise
-        raise HeadtoolError(f"'{model}' is no folder here, and {known}", hint=known.hint, code=known.code) from error
-    return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
+        raise HeadtoolError(f"{asked}{known}", hint=known.hint, code=known.code) from error
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

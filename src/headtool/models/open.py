@@ -18,9 +18,10 @@ import transformers
 from headtool.errors import HeadtoolError, translate
 from headtool.models import attention, checkpoint, layout
 from headtool.models.adapter import Adapter, Kind, adapt
-from headtool.models.devices import free_cores, pick_device, pick_dtype, threads_for
+from headtool.models.devices import pick_device, pick_dtype, threads_for
 from headtool.models.locate import Located
 from headtool.models.verify import verify
+from headtool.ranks import free_cores
 
 CLASSES = {
     "causal": transformers.AutoModelForCausalLM,

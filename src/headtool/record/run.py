@@ -38,10 +38,13 @@ if TYPE_CHECKING:
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
 MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
-LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
+LEFT = (
+    *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
+)  # fmt: skip
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
-    "out force dry_run json quiet verbose debug threads shard config save_steps model data train eval init runs compare".split()  # noqa: SIM905
+    "out force dry_run json quiet verbose debug threads shard config save_steps".split()  # noqa: SIM905
+    + "model data train eval init runs compare path diff".split()  # noqa: SIM905
 )
 CONTENT = (
     "weights_sha256",
@@ -49,9 +52,11 @@ CONTENT = (
     "data",
     "train",
     "eval",
+    "weights",
+    "other",
 )  # of the inputs: models and rows, wherever they stand
 POLL = 0.2  # seconds between two looks for the parts of other ranks
-VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib")
+VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib", "scipy")
 
 
 class Run:
@@ -272,8 +277,8 @@ class Run:
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def write(self, name: str, frame: pl.DataFrame, *, lines: bool = False) -> None:
-        """Write a table as Parquet (provenance in its metadata) and CSV, and with lines=True as JSON Lines too."""
+    def write(self, name: str, frame: pl.DataFrame, *, lines: bool = False, document: bool = False) -> None:
+        """Write a table as Parquet (provenance in its metadata) and CSV, and if asked as JSON Lines or JSON too."""
         provenance = {
             "headtool.table": name,
             "headtool.version": __version__,
@@ -281,7 +286,7 @@ class Run:
             "headtool.identity": self.identity,
             "headtool.inputs": redacted(json.dumps(self.manifest["inputs"])),
         }
-        base = self.path / "tables" / name
+        base = self.path / "tables" / schema.TABLES[name].file
         with whole(base.with_suffix(".parquet")) as file:
             frame.write_parquet(file, metadata=provenance)
         with whole(base.with_suffix(".csv")) as file:
@@ -289,8 +294,11 @@ class Run:
         if lines:
             with whole(base.with_suffix(".jsonl")) as file:
                 frame.write_ndjson(file)
+        if document:
+            with whole(base.with_suffix(".json")) as file:
+                file.write(frame.write_json().encode())
         listed = self.manifest.setdefault("tables", {})
-        listed[name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
+        listed[base.name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file (never NaN, no secrets) into the run directory."""

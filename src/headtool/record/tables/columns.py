@@ -19,13 +19,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the order of its columns, and the key that its rows are sorted by."""
+    """A table: the order of its columns, and the key that its rows are sorted by.
+
+    Where commands write tables of the same name, the one here begins with its command: inspect.heads is heads.parquet.
+    """
 
     name: str
     version: int
     doc: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of its files, without their suffix."""
+        return self.name.rpartition(".")[2]
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
         """The columns of a run: {score} and its like filled in with what names holds under that word, at the end."""

@@ -1,0 +1,154 @@
+"""Moments of a tensor's values in one pass over cache-sized pieces, and a second, centred one where the first is not enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+SAFE = (1e-9, 1e9)  # largest |x| of a piece between which float32 holds the sums of fourth powers
+TINY = 1e-15  # below this float32 does not hold a square to a thousandth
+LOPSIDED = 0.1  # |mean| over the standard deviation from which raw moments lose digits
+SIDES = Literal["rows", "columns", ""]
+
+
+@dataclass
+class Moments:
+    """Sums over the finite values seen, shifted by centre, after a multiplication by scale.
+
+    Pieces arrive as (rows, columns). Sums within a piece are taken in its own type (float32 for 16- and 32-bit floats),
+    sums of pieces in float64. With sides, the largest sum of squares of a row is
+    kept, or of a column, of which a block must hold all rows.
+    """
+
+    zero_eps: float
+    centre: float = 0.0
+    scale: float = 1.0
+    exact: bool = False  # float64 throughout
+    sides: SIDES = ""
+    n: int = 0
+    n_nan: int = 0
+    n_inf: int = 0
+    zeros: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    row: float = 0.0  # largest sum of squares of a row
+    column: float = 0.0  # largest sum of squares of a column
+    columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
+    _space: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, piece: np.ndarray) -> None:
+        """Take in a piece, which is left as it is."""
+        if not piece.size:
+            return
+        low, high = float(piece.min()), float(piece.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            finite = piece[np.isfinite(piece)]
+            nans = int(np.isnan(piece).sum())
+            self.n_nan += nans
+            self.n_inf += piece.size - finite.size - nans
+            if finite.size:
+                self._add(finite.astype(np.float64)[None], float(finite.min()), float(finite.max()))
+            return
+        largest = max(-low, high)
+        risky = piece.dtype == np.float32 and largest and not SAFE[0] < largest < SAFE[1]
+        self._add(piece.astype(np.float64) if self.exact or risky else piece, low, high)
+
+    def _add(self, x: np.ndarray, low: float, high: float) -> None:
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.n += x.size
+        squares, ones = self._room(x)
+        plain = self.scale == 1.0 and self.centre == 0.0
+        shifted = x if plain else x * self.scale - self.centre
+        np.multiply(shifted, shifted, out=squares)
+        near = 1.001 * self.zero_eps**2  # squares tell quickly where no value can be that small
+        if not plain or self.zero_eps < TINY or float(squares.min()) <= near:
+            self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
+        x = shifted
+        flat, flat2 = x.ravel(), squares.ravel()
+        if self.sides == "rows":
+            by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
+            self.row = max(self.row, float(by_row.max()))
+            second = float(by_row.sum(dtype=np.float64))
+        elif self.sides == "columns":
+            by_column = ones[: x.shape[0]] @ squares
+            self.columns = self.columns + by_column.astype(np.float64)
+            second = float(by_column.sum(dtype=np.float64))
+        else:
+            second = float(flat @ flat)
+        self.sums += (float(flat @ ones), second, float(flat2 @ flat), float(flat2 @ flat2))
+
+    def end_block(self) -> None:
+        """All rows of a block of columns have been added."""
+        self.column = max(self.column, float(np.max(self.columns)))
+        self.columns = 0.0
+
+    def _room(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Room for the squares of a piece, and ones to sum it with; kept from piece to piece."""
+        key = str(x.dtype)
+        if key not in self._space or self._space[key].size < 2 * x.size:
+            self._space[key] = np.ones(2 * x.size, x.dtype)
+        room = self._space[key]
+        half = room.size // 2
+        return room[: x.size].reshape(x.shape), room[half : half + x.size]
+
+    @property
+    def mean(self) -> float:
+        """Of what was summed: scaled and shifted."""
+        return float(self.sums[0]) / self.n if self.n else 0.0
+
+    @property
+    def lopsided(self) -> bool:
+        """Is the mean so far from 0 that central moments from these sums would lose digits?"""
+        if not self.n:
+            return False
+        variance = self.sums[1] / self.n - self.mean**2
+        return not math.isfinite(variance) or abs(self.mean) > LOPSIDED * math.sqrt(max(variance, 0.0))
+
+    @property
+    def finite(self) -> bool:
+        return not (self.n_nan or self.n_inf)
+
+    def numbers(self) -> dict[str, float]:
+        """The statistics as columns of the table parameters; NaN where one is not defined.
+
+        std and var are the population's; kurtosis is m4 / m2^2 - 3; fro_norm is the root of the sum of squares;
+        sparsity is the share of |x| <= zero_eps. All are over the finite values.
+        """
+        counts: dict[str, float] = {"n_nan": self.n_nan, "n_inf": self.n_inf}
+        if not self.n:
+            names = ("mean", "std", "var", "min", "max", "abs_max", "kurtosis", "sparsity", "fro_norm")
+            return counts | dict.fromkeys(names, math.nan)
+        with np.errstate(all="ignore"):
+            m1, m2, m3, m4 = self.sums / self.n
+            second = max(m2 - m1**2, 0.0) if self.high > self.low else 0.0
+            fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+            mean, std = (self.centre + m1) / self.scale, math.sqrt(second) / self.scale
+            root = math.sqrt(second + (self.centre + m1) ** 2) * math.sqrt(self.n) / self.scale
+            kurtosis = float(fourth / second**2 - 3) if second**2 > 0 else math.nan
+        if self.high == self.low:
+            mean = self.low
+        return counts | {
+            "mean": float(mean), "std": std, "var": std * std, "min": self.low, "max": self.high,
+            "abs_max": max(abs(self.low), abs(self.high)), "kurtosis": kurtosis, "sparsity": self.zeros / self.n,
+            "fro_norm": float(root),
+        }  # fmt: skip
+
+
+def again(first: Moments, pieces: Callable[[], Iterable[np.ndarray]]) -> Moments:
+    """The moments in float64 about the mean, from two more passes over the pieces; first has been over them once."""
+    largest = max(abs(first.low), abs(first.high)) if first.n else 0.0
+    wild = largest and not 1e-60 < largest < 1e60  # fourth powers would leave float64
+    scale = 2.0 ** -max(min(math.frexp(largest)[1], 1000), -1000) if wild else 1.0
+    about_zero = Moments(first.zero_eps, scale=scale, exact=True)
+    for piece in pieces():
+        about_zero.add(piece)
+    centred = Moments(first.zero_eps, centre=about_zero.mean, scale=scale, exact=True)
+    for piece in pieces():
+        centred.add(piece)
+    centred.row, centred.column = first.row, first.column
+    return centred
