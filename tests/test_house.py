@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting"},
+    {"scores", "tasks", "figures", "training", "reporting", "causal"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -30,6 +30,9 @@ MEANT = {
     ("scores", "figures"),
     ("scores", "tasks"),
     ("reporting", "figures"),
+    ("causal", "figures"),
+    ("causal", "tasks"),
+    ("causal", "training"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),
@@ -99,6 +102,8 @@ def test_imports_go_downwards(file):
         ["report", "--help"],
         ["report"],
         ["finetune", "--help"],
+        ["causal-train", "--help"],
+        ["causal-predict", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -197,8 +202,10 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import finetune, report, score
+    from headtool.commands import causal_predict, causal_train, finetune, report, score
 
+    assert headtool.causal_predict is causal_predict.command
+    assert headtool.causal_train is causal_train.command
     assert headtool.finetune is finetune.command
     assert headtool.score is score.command
     assert headtool.report is report.command

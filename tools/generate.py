@@ -40,7 +40,9 @@ def completion(shell: str) -> str:
 
 
 def commands() -> dict[str, typing.Any]:
-    return {name: folder.importlib.import_module(f"headtool.commands.{name}").command for name in COMMANDS}
+    return {
+        name: folder.importlib.import_module(f"headtool.commands.{name.replace('-', '_')}").command for name in COMMANDS
+    }
 
 
 def cli() -> str:

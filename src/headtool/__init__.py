@@ -9,9 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "finetune", "report", "score"]
+__all__ = ["__version__", "causal_predict", "causal_train", "finetune", "report", "score"]
 
 if TYPE_CHECKING:
+    from headtool.commands.causal_predict import command as causal_predict
+    from headtool.commands.causal_train import command as causal_train
     from headtool.commands.finetune import command as finetune
     from headtool.commands.report import command as report
     from headtool.commands.score import command as score

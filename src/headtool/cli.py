@@ -17,7 +17,7 @@ import typer
 from headtool import __version__
 from headtool.errors import IMPOSSIBLE, INTERRUPTED, translate
 
-COMMANDS = ("score", "finetune", "report")
+COMMANDS = ("score", "finetune", "causal-train", "causal-predict", "report")
 
 app = typer.Typer(
     name="headtool",
@@ -71,7 +71,7 @@ def _deferred(entry: metadata.EntryPoint) -> Callable[..., None]:
 
 
 for _name in COMMANDS:
-    app.command(name=_name)(_silent(importlib.import_module(f"headtool.commands.{_name}").command))
+    app.command(name=_name)(_silent(importlib.import_module(f"headtool.commands.{_name.replace('-', '_')}").command))
 for _entry in metadata.entry_points(group="headtool.commands"):
     _anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(

@@ -44,7 +44,7 @@ def surprise(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def log_tails(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
+    """Ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
     return -_Surprise.apply(x, spread), -_Surprise.apply(-x, spread)
 
 

@@ -43,13 +43,13 @@ def surprise(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def log_tails(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
+    """Ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
     return -_Surprise.apply(x, spread), -_Surprise.apply(-x, spread)
 
 
 def probability(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
     """P(S > C), x = loc - C."""
-    return torch.special.ndtr(x / spread.sqrt())
+    return torch.special.log_ndtr(x / spread.sqrt()).exp()  # ndtr itself cancels in the lower tail
 
 
 def standing(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:

@@ -66,9 +66,7 @@ def join(pieces: Sequence[Piece]) -> str:
     plain = _joined(pieces, ())
     if _same(split(plain), pieces):
         return plain
-    risky = [
-        i for i, piece in enumerate(pieces[:-1]) if isinstance(piece, float) and FUSES.match(str(pieces[i + 1]))
-    ]
+    risky = [i for i, piece in enumerate(pieces[:-1]) if isinstance(piece, float) and FUSES.match(str(pieces[i + 1]))]
     return _joined(pieces, risky)
 
 

@@ -69,7 +69,7 @@ def open_model(
                 model = CLASSES[kind].from_config(config, **how)
             return adapt(model, tokenizer, located, plan, kind, where, drawn)
         torch.manual_seed(seed)  # of what the checkpoint lacks
-        model = _load(located, config, kind, how)
+        model = load(located, config, kind, how)
     torch.set_num_threads(threads or threads_for(sum(p.numel() for p in model.parameters())))
     model.to(where).eval().requires_grad_(False)
     adapter = adapt(model, tokenizer, located, plan, kind, where, drawn)
@@ -78,7 +78,7 @@ def open_model(
     return adapter
 
 
-def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
+def load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
     """The model with its weights. Raises HeadtoolError where some are missing: transformers would draw them at random."""
     with explained(f"{located.folder}: its weights do not fit its config.json"):
         model, report = CLASSES[kind].from_pretrained(

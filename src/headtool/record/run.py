@@ -34,11 +34,23 @@ if TYPE_CHECKING:
     import polars as pl
 
 # What a run leaves behind; --force removes these names and nothing else.
-OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
+OWN = (
+    "manifest.json",
+    "config.yaml",
+    "run.log",
+    "tables",
+    "figures",
+    "parts",
+    "ckpt_init",
+    "ckpt_final",
+    "model",
+    "summary.md",
+    "logs",
+)
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
-    "out force dry_run json quiet verbose debug threads shard config save_steps model data train eval init runs compare".split()  # noqa: SIM905
+    "out force dry_run json quiet verbose debug threads shard config save_steps report_to model data train eval init runs compare".split()  # noqa: SIM905
 )
 CONTENT = (
     "weights_sha256",
@@ -159,7 +171,9 @@ class Run:
             return
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
         filled = [
-            name for name in ("tables", "figures", "ckpt_init", "ckpt_final") if any((self.path / name).glob("[!.]*"))
+            name
+            for name in ("tables", "figures", "ckpt_init", "ckpt_final", "model")
+            if any((self.path / name).glob("[!.]*"))
         ]
         begun = "run.log" in names  # a run whose manifest was lost
         if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
@@ -253,8 +267,11 @@ class Run:
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def write(self, name: str, frame: pl.DataFrame, *, lines: bool = False) -> None:
-        """Write a table as Parquet (provenance in its metadata) and CSV, and with lines=True as JSON Lines too."""
+    def write(self, name: str, frame: pl.DataFrame, *, lines: bool = False, to: str | None = None) -> None:
+        """Write a table as Parquet (provenance in its metadata) and CSV, and with lines=True as JSON Lines too.
+
+        name is that of its schema, and of its files where to gives them no other.
+        """
         provenance = {
             "headtool.table": name,
             "headtool.version": __version__,
@@ -262,7 +279,7 @@ class Run:
             "headtool.identity": self.identity,
             "headtool.inputs": json.dumps(self.manifest["inputs"]),
         }
-        base = self.path / "tables" / name
+        base = self.path / "tables" / (to or name)
         with whole(base.with_suffix(".parquet")) as file:
             frame.write_parquet(file, metadata=provenance)
         with whole(base.with_suffix(".csv")) as file:
@@ -271,7 +288,7 @@ class Run:
             with whole(base.with_suffix(".jsonl")) as file:
                 frame.write_ndjson(file)
         listed = self.manifest.setdefault("tables", {})
-        listed[name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
+        listed[base.name] = {"rows": frame.height, "sha256": sha256(base.with_suffix(".parquet"))}
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file (never NaN) into the run directory."""
