@@ -78,13 +78,13 @@ class _Surprise(torch.autograd.Function):
     """surprise, whose derivatives are known."""
 
     @staticmethod
-    def forward(ctx, x, spread):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, spread):
         loss, by_x, by_spread = surprise(x, spread)
         ctx.save_for_backward(by_x, by_spread)
         return loss
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         by_x, by_spread = ctx.saved_tensors
         return grad * by_x, grad * by_spread
 
@@ -93,16 +93,16 @@ class _Density(torch.autograd.Function):
     """nll, with derivatives that do not cancel: by loc -2 d / (s^2 + d^2), by scale (s - d)(s + d) / (s (s^2 + d^2))."""
 
     @staticmethod
-    def forward(ctx, value, loc, spread):  # type: ignore[no-untyped-def]
+    def forward(ctx, value, loc, spread):
         away = value - loc
         ratio = (away / spread).abs()
         near = torch.log1p(ratio.clamp(max=WIDE).square())
-        far = 2 * ratio.clamp(min=WIDE).log()
+        far = 2 * (away.abs().clamp(min=torch.finfo(away.dtype).tiny).log() - spread.log())  # the ratio may be infinite
         ctx.save_for_backward(away, spread)
         return math.log(math.pi) + spread.log() + torch.where(ratio < WIDE, near, far)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         away, spread = ctx.saved_tensors
         length = torch.hypot(away, spread)
         by_loc = -2 * (away / length) / length

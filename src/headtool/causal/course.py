@@ -102,17 +102,10 @@ def _one(
     with run.clock.phase("write"):
         if facts is not None:
             folder.save(model, data.tokens, run.path / "model", parts, {"configuration": name, **facts})
-        columns = {
-            column: values
-            for column, values in loop.curve(made, trainer.LOGGED).items()
-            if any(v is not None for v in values)
-        }
         told = {
-            "settings": dataclasses.asdict(settings),
-            "results": results,
-            "predictions": predictions,
-            "training": columns,
-        }
+            "settings": dataclasses.asdict(settings), "results": results, "predictions": predictions,
+            "training": loop.curve(made, trainer.LOGGED),
+        }  # fmt: skip
         write_text(part, json.dumps(told, allow_nan=False))
     shutil.rmtree(place, ignore_errors=True)
 

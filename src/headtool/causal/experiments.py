@@ -53,7 +53,7 @@ def _initialization(s: Settings, width: int) -> Mapping[str, Settings]:
 
 EXPERIMENTS = {
     "basic": Experiment("one configuration", lambda s, _: {"basic": s}),
-    "comprehensive": Experiment("one configuration on all evaluation sets", lambda s, _: {"comprehensive": s}, (*UNLEARNABLE, *LEARNABLE)),
+    "comprehensive": Experiment("all evaluation sets", lambda s, _: {"comprehensive": s}, (*UNLEARNABLE, *LEARNABLE)),
     "comparison": Experiment("causal dimensions, thresholds and regression weights", _comparison),
     "ablation": Experiment("without one-vs-rest, without Cauchy, without either", _ablation),
     "initialization": Experiment("a tenth and ten times the starting scale gamma0", _initialization),

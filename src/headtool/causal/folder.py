@@ -82,9 +82,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def open_causal(
-    located: Located, *, device: str = "auto", threads: int = 0
-) -> tuple[CausalModel, NumberTokenizer, dict[str, Any]]:
+def open_causal(located: Located, *, device: str = "auto", threads: int = 0) -> tuple[CausalModel, NumberTokenizer]:
     """Open a saved model in float32 and eval mode. Raises HeadtoolError for files that are damaged or do not fit."""
     facts = read_facts(located.folder)
     adapter = open_language_model(located, device=device, threads=threads)
@@ -99,4 +97,4 @@ def open_causal(
         raise HeadtoolError(f"{file}: its weights do not fit {FACTS}", hint="copy the folder whole")
     model.load_state_dict(found, strict=False)
     model.to(adapter.runs_on).eval().requires_grad_(False)
-    return model, NumberTokenizer(adapter.tokenizer, facts["token"], numbers.pattern(facts["pattern"])), facts
+    return model, NumberTokenizer(adapter.tokenizer, facts["token"], numbers.pattern(facts["pattern"]))

@@ -81,7 +81,8 @@ def choose(model: CausalModel, individual: Individual, draw: Draw, ask: Asked) -
     wide = Individual(individual.loc.double(), None if individual.spread is None else individual.spread.double())
     p_number = float(model.is_number(individual)[0])
     loc_y, spread_y = (None if t is None else t.double() for t in model.value(individual))
-    assert loc_y is not None and spread_y is not None
+    assert loc_y is not None
+    assert spread_y is not None
     median = float(loc_y[0])
     half = model.law.half_width(ask.interval) * float(model.law.scale(spread_y)[0])
     low, high = median - half, median + half
@@ -144,7 +145,8 @@ class Draw:
         Drawn is the individual, and the noise stays in closed form; with shared noise the noise is drawn, and the
         individual stays.
         """
-        assert individual.spread is not None and self.noise is not None
+        assert individual.spread is not None
+        assert self.noise is not None
         noise = self.law.spread(self.noise).to(individual.loc.device)
         if self._kept is None or self.shared == "none":
             e = torch.rand(individual.loc.shape[-1], generator=self.generator, dtype=torch.float64)

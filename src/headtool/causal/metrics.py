@@ -57,13 +57,14 @@ def errors(value: np.ndarray, point: np.ndarray) -> Metrics:
     if not len(value):
         return dict.fromkeys(names)
     away = np.abs(value - point)
-    mse = float((away**2).mean())
+    with np.errstate(over="ignore"):  # what overflows is null
+        mse = float((away**2).mean())
+        spread = float(((value - value.mean()) ** 2).mean())
     some = value != 0
-    spread = float(((value - value.mean()) ** 2).mean())
     found = (
         float(away.mean()), float(np.median(away)), mse, math.sqrt(mse),
         float((away[some] / np.abs(value[some])).mean()) if some.any() else None,
-        1 - mse / spread if spread > 0 else None,
+        1 - mse / spread if 0 < spread < math.inf else None,
     )  # fmt: skip
     return dict(zip(names, (_finite(f) for f in found), strict=True))
 

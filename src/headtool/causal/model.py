@@ -104,10 +104,8 @@ class CausalModel(nn.Module):
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """The last hidden state z (batch, position, width) of embeddings e = embed(x) + phi(v), padded on the right."""
         table = self.backbone.get_input_embeddings()
-        size = values.to(self.number.dtype)
-        if self.settings.number_encoding == "log":
-            size = size.sign() * size.abs().log1p()
-        embedded = table(input_ids) + size[..., None] * self.number
+        size = values.sign() * values.abs().log1p() if self.settings.number_encoding == "log" else values
+        embedded = table(input_ids) + size.to(self.number.dtype)[..., None] * self.number
         return self.backbone.base_model(inputs_embeds=embedded, attention_mask=attention_mask)[0]
 
     def abduct(self, z: torch.Tensor) -> Individual:
@@ -222,14 +220,15 @@ class CausalModel(nn.Module):
 
     def number_loss(self, individual: Individual, targets: torch.Tensor) -> torch.Tensor:
         """Gate x NLL (position,) of positions whose label is a number; in the plain model the error in units."""
+        s = self.settings
         loc, spread = self.value(individual)
-        value = targets.to(loc.dtype)
+        away = (targets.double() - loc) / s.unit  # in float64: a number may be larger than float32 goes
         if spread is None:
-            return (value - loc).abs() / self.settings.unit
-        unit = torch.tensor(self.settings.unit, dtype=loc.dtype, device=loc.device)
+            return away.abs().to(loc.dtype)
         # The density of (value - centre) / unit: the log of the unit would only shift the loss.
-        nll = self.law.nll(value / unit, loc / unit, spread / self.law.weigh(unit))
-        alpha = self.settings.gate_alpha
+        width = spread.double() / self.law.weigh(torch.tensor(s.unit, dtype=torch.float64, device=loc.device))
+        nll = self.law.nll(away, torch.zeros_like(away), width).to(loc.dtype)
+        alpha = s.gate_alpha
         return nll if alpha == 1 else (alpha + (1 - alpha) * self.is_number(individual)) * nll
 
     def is_number(self, individual: Individual) -> torch.Tensor:

@@ -76,12 +76,12 @@ class _Surprise(torch.autograd.Function):
     """surprise, whose derivatives are known."""
 
     @staticmethod
-    def forward(ctx, x, spread):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, spread):
         loss, by_x, by_spread = surprise(x, spread)
         ctx.save_for_backward(by_x, by_spread)
         return loss
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         by_x, by_spread = ctx.saved_tensors
         return grad * by_x, grad * by_spread

@@ -58,7 +58,7 @@ def sampled(
 
 class _OneVsRest(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, law, loc, spread, weight, bias, labels, block):  # type: ignore[no-untyped-def]
+    def forward(ctx, law, loc, spread, weight, bias, labels, block):
         wanted = ctx.needs_input_grad
         positions, vocabulary = len(loc), len(weight)
         columns = max(1, min(vocabulary, block // max(positions, 1)))
@@ -97,7 +97,7 @@ class _OneVsRest(torch.autograd.Function):
         return total.to(loc.dtype)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         kept = ctx.saved_tensors
         scaled = [None if g is None else g.mul_(grad) for g in kept]  # no second backward pass: the memory is theirs
         return None, *scaled, None, None

@@ -28,9 +28,9 @@ COURSE = {
     "accuracy_softmax": "token accuracy, largest loc", "sum_p": "sum of P over the vocabulary", "grad_norm": "gradient norm",
 }  # fmt: skip
 SHOWN = {
-    "mae": "MAE", "mdae": "MdAE", "r2": "R2", "picp_95": "PICP 95%", "width_median_95": "median width 95%", "pinball_80": "pinball 80%",
-    "nll": "NLL", "accuracy_ovr": "accuracy (P)", "accuracy_softmax": "accuracy (loc)", "num_f1_softmax": "F1 of <NUM> (loc)",
-    "ece_ovr": "ECE (P)",
+    "mae": "MAE", "mdae": "MdAE", "r2": "R2", "picp_95": "PICP 95%", "width_median_95": "median width 95%",
+    "pinball_80": "pinball 80%", "nll": "NLL", "accuracy_ovr": "accuracy (P)", "accuracy_softmax": "accuracy (loc)",
+    "num_f1_softmax": "F1 of <NUM> (loc)", "ece_ovr": "ECE (P)",
 }  # fmt: skip
 BRIEF = ("mae", "mdae", "picp_95", "width_median_95", "nll", "accuracy_softmax")
 BASELINES = (MEDIAN, PLAIN)

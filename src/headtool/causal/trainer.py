@@ -60,7 +60,9 @@ class CausalTrainer(loop.CarefulTrainer):
         self.counts: dict[str, int] = {}
         self.every = int(self.args.logging_steps)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         own: CausalModel = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         own.sample = SAMPLE if (self.state.global_step + 1) % self.every == 0 else 0
         if own.settings.negatives and model.training:
@@ -88,4 +90,5 @@ class CausalTrainer(loop.CarefulTrainer):
             save_model(own, str(folder / WEIGHTS))  # a tied head once
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(model or self.model, str(Path(resume_from_checkpoint) / WEIGHTS))
+        own: Any = model or self.model
+        load_model(own, str(Path(resume_from_checkpoint) / WEIGHTS))

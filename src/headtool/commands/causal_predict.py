@@ -93,7 +93,7 @@ def command(
     texts = [text] if isinstance(text, str) else list(text) if text else _stdin()
     if not any(each.strip() for each in texts):
         raise HeadtoolError("there is no text", hint="give texts as arguments, or one a line on stdin")
-    model, tokens, _ = folder.open_causal(locate(str(found)), device=device, threads=threads)
+    model, tokens = folder.open_causal(locate(str(found)), device=device, threads=threads)
     if model.settings.plain:
         raise HeadtoolError(f"{found}: the plain baseline has no distribution", hint="give a model of causal-train")
     longest = getattr(model.backbone.config, "max_position_embeddings", None) or 10**9
@@ -159,8 +159,8 @@ def _tell(columns: dict[str, list[Any]], console: Console) -> pl.DataFrame:
     kinds = dict(zip(COLUMNS, (pl.String, pl.Int64, pl.String, *[pl.Float64] * 5), strict=True))
     frame = pl.DataFrame(columns, schema=kinds)
     if console.json:
-        for row in frame.iter_rows(named=True):
-            console.result("", row)
+        for named in frame.iter_rows(named=True):
+            console.result("", named)
     elif sys.stdout.isatty():
         from rich.console import Console as Rich
         from rich.table import Table

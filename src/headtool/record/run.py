@@ -35,23 +35,14 @@ if TYPE_CHECKING:
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = (
-    "manifest.json",
-    "config.yaml",
-    "run.log",
-    "tables",
-    "figures",
-    "parts",
-    "ckpt_init",
-    "ckpt_final",
-    "model",
-    "summary.md",
+    "manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final", "model", "summary.md",
     "logs",
-)
+)  # fmt: skip
 LEFT = (*OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json")
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
-    "out force dry_run json quiet verbose debug threads shard config save_steps report_to model data train eval init runs compare".split()  # noqa: SIM905
-)
+    "out force dry_run json quiet verbose debug threads shard config save_steps model data train eval init runs compare".split()  # noqa: SIM905
+) | {"report_to"}
 CONTENT = (
     "weights_sha256",
     "init_sha256",

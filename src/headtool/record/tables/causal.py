@@ -8,7 +8,7 @@ CONFIG = Column(
     "config",
     "String",
     "",
-    "the configuration: its name in docs/causal-train.md; median and softmax_l1 are the baselines",
+    "the configuration: docs/causal-train.md; median and softmax_l1 are the baselines",
 )
 DATASET = Column("dataset", "String", "", "the evaluation set")
 TABLES = (
@@ -33,7 +33,7 @@ TABLES = (
             Column("loss_reg", "Float64", "nats", "mean gated loss of numbers; of softmax_l1 the absolute error in units"),
             Column("loc_u", "Float64", "1", "mean absolute loc of U"),
             Column("scale_u", "Float64", "1", "mean scale of U, noise included"),
-            Column("sum_p", "Float64", "1", "mean over some positions of the sum of P over the vocabulary; 1 would be a distribution"),
+            Column("sum_p", "Float64", "1", "mean over some positions of the sum of P over the vocabulary; 1 is a distribution"),
             Column("accuracy_ovr", "Float64", "1", "share of some positions whose token has the largest P"),
             Column("accuracy_softmax", "Float64", "1", "share of some positions whose token has the largest loc"),
             Column("learning_rate", "Float64", "1", "learning rate of the step"),
