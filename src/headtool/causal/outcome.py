@@ -24,7 +24,7 @@ FIGURES = {
     "ece_ovr": ("calibration error of the largest P", 0.0), "loss_cls": ("token loss (nats)", None),
 }  # fmt: skip
 COURSE = {
-    "loss_cls": "token loss (nats)", "loss_reg": "number loss (nats)", "scale_u": "mean scale of U",
+    "loss_cls": "token loss (nats)", "loss_reg": "number loss (nats; of softmax_l1 units)", "scale_u": "mean scale of U",
     "accuracy_softmax": "token accuracy, largest loc", "sum_p": "sum of P over the vocabulary", "grad_norm": "gradient norm",
 }  # fmt: skip
 SHOWN = {
