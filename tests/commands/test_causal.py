@@ -209,29 +209,62 @@ def test_numbers_of_plain_texts(prices, tmp_path):
     assert predictions.group_by("example").len()["len"].unique().to_list() == [2]
 
 
+COMPARED = {
+    "comparison": {
+        "base", "causal_dim_small", "causal_dim_large", "threshold_low", "threshold_high", "reg_weight_low", "reg_weight_high",
+    },
+    "ablation": {"full", "no_ovr", "no_cauchy", "neither"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", COMPARED)
+def test_every_configuration_is_trained_and_is_another_model(experiment, tmp_path):
+    settings = QUICK | {"examples": 4, "subset": "1"}
+    run = headtool.causal_train("demo", experiment=experiment, baselines=False, out=tmp_path / "run", **settings)
+    results, training = table(run, "results"), table(run, "training")
+    assert set(results["config"]) == COMPARED[experiment] | {"median"}
+    assert set(training["config"]) == COMPARED[experiment]
+    assert set(results["dataset"]) == {"addition", "conversion", "copying", "basic"}
+    losses = results.filter(pl.col("config") != "median", dataset="addition", metric="loss")["value"]
+    assert losses.n_unique() == len(COMPARED[experiment])
+    for name, part in json.loads((run / "metrics.json").read_text()).items():
+        if name != "median":
+            assert part["settings"]["causal_dim"] == {"causal_dim_small": 32, "causal_dim_large": 128}.get(name)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_trains_and_compares(experiment, tmp_path):
-    settings = QUICK | {"examples": 8, "subset": "2"}
-    run = headtool.causal_train("demo", experiment=experiment, out=tmp_path / "run", **settings)
-    results = table(run, "results")
-    expected = {
+def test_the_plan_of_every_experiment(experiment, tmp_path, capsys):
+    said = call(
+        capsys,
+        "causal-train",
+        "demo",
+        "--experiment",
+        experiment,
+        "--examples",
+        4,
+        "--dry-run",
+        "--json",
+        "--out",
+        tmp_path / "run",
+    )
+    plan = json.loads(said.out)
+    expected = COMPARED.get(experiment) or {
         "basic": {"basic"}, "comprehensive": {"comprehensive"},
-        "comparison": {"base", "causal_dim_small", "causal_dim_large", "threshold_low", "threshold_high", "reg_weight_low", "reg_weight_high"},
-        "ablation": {"full", "no_ovr", "no_cauchy", "neither"},
         "initialization": {"gamma0_low", "gamma0_first_principles", "gamma0_high"},
     }[experiment]  # fmt: skip
-    assert set(results["config"]) == expected | {"softmax_l1", "median"}
+    assert set(plan["configurations"]) == expected | {"softmax_l1"}
     made = {"addition", "conversion", "copying", "basic"}
     if experiment == "comprehensive":
         made |= {"question_answering", "extreme_values", "boundary_values"}
-    assert set(results["dataset"]) == made
-    losses = results.filter(pl.col("config").is_in(expected), dataset="addition", metric="loss")["value"]
-    assert losses.n_unique() == len(expected)  # every configuration is another model, and was trained
+    assert set(plan["eval_examples"]) == made
+    assert plan["steps"] == len(plan["configurations"]) * 5  # 16 rows, 5 epochs
+    assert not (tmp_path / "run").exists()
 
 
-def test_both_accelerations_of_the_token_loss(tmp_path):
+def test_other_ways_to_the_token_loss(tmp_path):
+    few = QUICK | {"examples": 16}
     runs = [
-        headtool.causal_train("demo", task="addition", baselines=False, out=tmp_path / name, **QUICK, **more)
+        headtool.causal_train("demo", task="addition", baselines=False, out=tmp_path / name, **few, **more)
         for name, more in (
             ("sampled", {"negatives": 16}),
             ("mean", {"ovr_reduction": "mean"}),
@@ -240,13 +273,3 @@ def test_both_accelerations_of_the_token_loss(tmp_path):
     ]
     losses = [table(run, "training")["loss"].to_list() for run in runs]
     assert len({tuple(loss) for loss in losses}) == 3
-
-
-def test_a_dry_run_writes_nothing(tmp_path, capsys):
-    said = call(
-        capsys, "causal-train", "demo", "--experiment", "ablation", "--dry-run", "--json", "--out", tmp_path / "run"
-    )
-    plan = json.loads(said.out)
-    assert plan["configurations"] == ["full", "no_ovr", "no_cauchy", "neither", "softmax_l1"]
-    assert plan["steps"] > 0
-    assert not (tmp_path / "run").exists()
