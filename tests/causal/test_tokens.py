@@ -48,6 +48,29 @@ def test_text_without_numbers_has_the_tokenizers_own_tokens(reader, text):
     assert not any(values)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tokenizers_that_mark_spaces_keep_those_around_numbers(legacy):
+    """As in Llama 2, Gemma, Mistral: a space is part of the token after it, and the first one is made up."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    if legacy:
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    marks = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(marks) if legacy else decoders.Metaspace(prepend_scheme="first")
+    made.train_from_iterator(
+        ["it is 12 kg and 3 more, say x: y"],
+        trainers.BpeTrainer(vocab_size=80, special_tokens=["<unk>", "<s>"], show_progress=False),
+    )
+    marked, _ = tokens.reserve(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>"))
+    assert marked.tokenizer("it is").input_ids == made.encode("it is").ids
+    for text in ("it is 12 kg", "3 kg and 1.5", "say 7, 8 more", "is x: 2"):
+        assert marked.decode(*marked.encode(text)) == text
+
+
 def test_the_token_itself_in_a_text_is_refused(reader):
     with pytest.raises(RowError, match="<NUM>"):
         reader.encode("say <NUM> 3")

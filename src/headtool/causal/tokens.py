@@ -14,6 +14,7 @@ from headtool.errors import HeadtoolError
 from headtool.tasks.example import RowError
 
 NUM = "<NUM>"
+MARK = "▁"  # a space, in vocabularies of SentencePiece
 RESERVED = re.compile(r"<\|?(?:reserved_special_token_|reserved_|unused_?)[0-9]+\|?>")  # rows a family keeps for others
 
 
@@ -47,19 +48,18 @@ class NumberTokenizer:
         return ids, [next(found) if i == self.num else 0.0 for i in ids]
 
     def pieces(self, ids: Sequence[int], values: Sequence[float]) -> list[numbers.Piece]:
-        """The text of tokens without special ones, and the numbers between."""
-        found: list[numbers.Piece] = []
-        start, num = 0, self.num
-        for i, token in enumerate([*ids, num]):
-            if token != num:
-                continue
-            kept = list(ids[start:i])
-            if text := self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False):
-                found.append(text)
-            if i < len(ids):
-                found.append(float(values[i]))
-            start = i + 1
-        return found
+        """The text of tokens without special ones, and the numbers between.
+
+        It is decoded in one go: many tokenizers drop the space that a text begins with, and a part is no beginning.
+        """
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special} - {self.num}
+        kept = [(i, value) for i, value in zip(ids, values, strict=True) if i not in special]
+        text = self.tokenizer.decode([i for i, _ in kept], clean_up_tokenization_spaces=False)
+        between = text.split(self.token)
+        found: list[numbers.Piece] = [between[0]]
+        for value, after in zip((value for i, value in kept if i == self.num), between[1:], strict=True):
+            found += [float(value), after]
+        return [piece for piece in found if piece != ""]
 
     def decode(self, ids: Sequence[int], values: Sequence[float]) -> str:
         """The text of tokens, numbers written so that they read as the same float64."""
@@ -70,6 +70,7 @@ def reserve(tokenizer: Any, pattern: re.Pattern[str] = numbers.NUMBER) -> tuple[
     """The tokenizer with its number token, and whether the token was added: one that it has, one that its vocabulary
     keeps for such a use, or a new one.
     """
+    _one_beginning(tokenizer)
     known = tokenizer.get_vocab()
     spare = sorted((token for token in known if RESERVED.fullmatch(token)), key=known.__getitem__)
     token = NUM if NUM in known or not spare else spare[0]
@@ -80,6 +81,21 @@ def reserve(tokenizer: Any, pattern: re.Pattern[str] = numbers.NUMBER) -> tuple[
     if len(tokenizer(f"a{token}b{token}", add_special_tokens=False).input_ids) < 2:
         raise HeadtoolError(f"the tokenizer does not keep the token {token}", hint="it takes a tokenizer.json")
     return NumberTokenizer(tokenizer, token, pattern), added
+
+
+def _one_beginning(tokenizer: Any) -> None:
+    """Let only the beginning of a text get a made-up space, and not what follows a number too.
+
+    Llama 2's kind of tokenizer puts it before each part between two special tokens; Metaspace with "first" is what the
+    library itself has put in its place since (legacy=False).
+    """
+    from tokenizers import normalizers, pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    known = normalizers.Sequence([normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)])
+    if backend.pre_tokenizer is None and repr(backend.normalizer) == repr(known):
+        backend.normalizer = normalizers.Sequence([])
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(MARK, prepend_scheme="first", split=False)
 
 
 def digits(tokenizer: Any) -> list[int]:

@@ -84,6 +84,7 @@ def command(
     """
     from headtool.causal import folder, inference
     from headtool.causal.rows import SEPARATOR
+    from headtool.models.devices import pick_double
     from headtool.models.locate import locate
 
     console = Console(quiet=quiet, verbose=verbose, json=json)
@@ -93,7 +94,7 @@ def command(
     texts = [text] if isinstance(text, str) else list(text) if text else _stdin()
     if not any(each.strip() for each in texts):
         raise HeadtoolError("there is no text", hint="give texts as arguments, or one a line on stdin")
-    model, tokens = folder.open_causal(locate(str(found)), device=device, threads=threads)
+    model, tokens = folder.open_causal(locate(str(found)), device=str(pick_double(device)), threads=threads)
     if model.settings.plain:
         raise HeadtoolError(f"{found}: the plain baseline has no distribution", hint="give a model of causal-train")
     longest = getattr(model.backbone.config, "max_position_embeddings", None) or 10**9

@@ -252,12 +252,14 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
     """Read the rows, train and evaluate every configuration, write what came out."""
     from headtool.causal import course, experiments, outcome, tokens
     from headtool.causal.model import CausalModel
+    from headtool.models.devices import pick_double
     from headtool.models.language import add_row, open_language_model
     from headtool.scores.outcome import model_facts
     from headtool.training import loop
 
     console = run.console
     with run.clock.phase("open"):
+        ask.device = str(pick_double(ask.device))
         recipe = loop.settle(ask, run.share.count)
         opening: dict[str, Any] = {
             "device": ask.device,
@@ -273,6 +275,10 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
             )
     with run.clock.phase("data"):
         data, settings = _data(run, adapter, reader, sides, ask)
+    if ask.causal_dim not in (None, adapter.geometry.width):
+        console.note(
+            f"--causal-dim {ask.causal_dim}: token scores have weights of their own; the decoder's head is not trained by them"
+        )
     asked = experiments.named(ask.experiment)
     configurations = dict(asked.configurations(settings, adapter.geometry.width))
     if ask.baselines:
