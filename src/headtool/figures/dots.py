@@ -58,7 +58,9 @@ def dots(
             axis.set_xscale("log")
         axis.set_title(dataset.replace("_", " "), fontsize=8)
         axis.tick_params(labelsize=7)
-        axis.locator_params(axis="x", nbins=4) if axis.get_xscale() == "linear" else None
+        if axis.get_xscale() == "linear":
+            axis.locator_params(axis="x", nbins=4)
+            axis.ticklabel_format(axis="x", useOffset=False)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.margins(x=0.15)
         axis.set_yticks(range(len(names)), names, fontsize=7)
