@@ -18,23 +18,22 @@ for seed in ${SEEDS:-1 2 3}; do
   done
 done
 python3 - "${runs[@]}" <<'PY'
-import sys
+import csv, statistics, sys
+from collections import defaultdict
 from pathlib import Path
 
-import polars as pl
-
 shown = ["mae", "mdae", "picp_50", "picp_80", "picp_95", "width_median_80", "width_median_95", "pinball_80", "nll"]
-frames = [pl.read_parquet(f"{run}/tables/results.parquet").with_columns(data=pl.lit(Path(run).parent.name)) for run in sys.argv[1:]]
-found = (
-    pl.concat(frames).filter(pl.col("metric").is_in(shown)).group_by("data", "config", "metric")
-    .agg(mean=pl.col("value").mean(), sd=pl.col("value").std(), n=pl.col("value").count())
-)  # fmt: skip
+found = defaultdict(list)
+for run in sys.argv[1:]:
+    for row in csv.DictReader(open(f"{run}/tables/results.csv")):
+        if row["value"]:
+            found[Path(run).parent.name, row["config"], row["metric"]].append(float(row["value"]))
 print(f"| data | configuration | {' | '.join(shown)} |\n|---|---|{'---|' * len(shown)}")
-for data, config in found.select("data", "config").unique().sort("data", "config").iter_rows():
+for data, config in sorted({key[:2] for key in found}):
     cells = []
     for metric in shown:
-        row = found.filter(data=data, config=config, metric=metric)
-        known = row.height and row["mean"].item() is not None
-        cells.append(f"{row['mean'].item():.4g}" + (f" ± {row['sd'].item():.2g}" if row["sd"].item() else "") if known else "")
+        values = found[data, config, metric]
+        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 and statistics.stdev(values) else ""
+        cells.append(f"{statistics.mean(values):.4g}{spread}" if values else "")
     print(f"| {data} | {config} | {' | '.join(cells)} |")
 PY

@@ -193,7 +193,7 @@ def test_a_killed_run_goes_on(whole, tmp_path):
 
 def test_a_field_of_a_file(prices, tmp_path):
     run = headtool.causal_train(
-        "demo", data=str(prices), text_field="what", value_field="price", out=tmp_path / "run", **QUICK
+        "demo", data=str(prices), text_field="what", value_field="price", baselines=False, out=tmp_path / "run", **QUICK
     )
     predictions = table(run, "predictions").filter(config="basic")
     assert predictions["dataset"].unique().to_list() == ["prices"]
@@ -202,8 +202,8 @@ def test_a_field_of_a_file(prices, tmp_path):
 
 
 def test_numbers_of_plain_texts(prices, tmp_path):
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(f"from {n} to {n + 1}\n" for n in range(40)))
+    texts = tmp_path / "texts.jsonl"  # with classes, which are no numbers
+    texts.write_text("".join(json.dumps({"text": f"from {n} to {n + 1}", "label": "a"}) + "\n" for n in range(40)))
     run = headtool.causal_train("demo", data=str(texts), baselines=False, out=tmp_path / "run", **QUICK)
     predictions = table(run, "predictions").filter(config="basic")
     assert predictions.group_by("example").len()["len"].unique().to_list() == [2]

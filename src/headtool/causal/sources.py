@@ -88,17 +88,21 @@ def read(sources: Sources, *, limit: int | None, subset: int | None, subset_seed
     chosen = _choose(sources, sources.data, limit=limit, subset=None, seed=0)
     if sources.evaluation is not None:
         other = _choose(sources, sources.evaluation, limit=None, subset=subset, seed=subset_seed)
-        return Read(
-            list(chosen.examples()), {_name(sources.evaluation): list(other.examples())}, [*chosen.notes, *other.notes]
-        )
+        return Read(_examples(chosen), {_name(sources.evaluation): _examples(other)}, [*chosen.notes, *other.notes])
     if chosen.readable < 2:
         raise HeadtoolError(f"{chosen.name}: one row cannot be trained on and held out", hint="give --eval FILE")
     order = np.random.default_rng(seed).permutation(chosen.readable)
     count = max(1, round(HELD_OUT * chosen.readable))
     held, kept = order[:count][:subset], order[count:]
     note = f"no --eval: {count} of {chosen.readable} rows of {chosen.name} are held out to evaluate on"
-    sides = [list(dataclasses.replace(chosen, kept=np.sort(side)).examples()) for side in (kept, held)]
+    sides = [_examples(dataclasses.replace(chosen, kept=np.sort(side))) for side in (kept, held)]
     return Read(sides[0], {_name(sources.data): sides[1]}, [*chosen.notes, note])
+
+
+def _examples(chosen: Chosen) -> list[Example]:
+    """The rows; the label of a row of plain text is a class, not a number that the text leads to."""
+    found = list(chosen.examples())
+    return found if "value" in chosen.shape.FIELDS[0] else [dataclasses.replace(each, label=None) for each in found]
 
 
 def _trained(names: Sequence[str]) -> list[str]:
