@@ -169,7 +169,7 @@ def test_causal_draws_the_individual_whose_law_is_said(reader):
     individual = state(model, reader)
     wide = Individual(individual.loc.double(), individual.spread.double())
     draws = [inference.Draw(model, Asked("causal", seed=seed)).act(wide) for seed in range(4000)]
-    u = torch.cat([loc for loc, _ in draws])
+    u = torch.cat([drawn.loc for drawn in draws])
     own = individual.spread - model.noise.abs()
     standard = ((u - individual.loc) / own).numpy()
     for dimension in (0, 31):
@@ -179,17 +179,15 @@ def test_causal_draws_the_individual_whose_law_is_said(reader):
     scale = float((own.double() @ weight.abs()).sum())
     centre = float((individual.loc.double() @ weight).sum())
     assert stats.kstest((numbers - centre) / scale, "cauchy").pvalue > 1e-3
-    left = draws[0][1]
-    torch.testing.assert_close(left[0].float(), model.noise.abs())
+    torch.testing.assert_close(draws[0].spread[0].float(), model.noise.abs())
 
 
 def test_causal_without_noise_is_the_limit(reader):
     model = made(reader, b_noise=0.0)
     (step,), _ = go(model, reader, mode="causal", seed=5)
-    wide = state(model, reader)
-    u, left = inference.Draw(model, Asked("causal", seed=5)).act(Individual(wide.loc.double(), wide.spread.double()))
-    assert not left.any()
-    loc, _ = model.scores(Individual(u.float(), left.float()))
+    drawn = inference.Draw(model, Asked("causal", seed=5)).act(state(model, reader))
+    assert not drawn.spread.any()
+    loc, _ = model.scores(drawn)
     assert step.token == int(loc.argmax())
     assert step.p in (0.0, 1.0)
 
@@ -199,12 +197,12 @@ def test_shared_draws_are_one_for_the_whole_sequence(reader):
     wide = Individual(*(t.double() for t in dataclasses.astuple(state(model, reader))))
     for shared in ("individual", "noise"):
         draw = inference.Draw(model, Asked("causal", shared=shared))
-        (one, left), (other, _) = draw.act(wide), draw.act(wide)
-        assert torch.equal(one, other)
+        one, other = draw.act(wide), draw.act(wide)
+        assert torch.equal(one.loc, other.loc)
         if shared == "noise":
-            torch.testing.assert_close(left, wide.spread - model.noise.double().abs())
+            torch.testing.assert_close(one.spread, wide.spread - model.noise.double().abs())
     apart = inference.Draw(model, Asked("causal"))
-    assert not torch.equal(apart.act(wide)[0], apart.act(wide)[0])
+    assert not torch.equal(apart.act(wide).loc, apart.act(wide).loc)
 
 
 @pytest.mark.parametrize(

@@ -77,44 +77,31 @@ def go_on(
 
 
 def choose(model: CausalModel, individual: Individual, draw: Draw, ask: Asked) -> Step:
-    """One step from the individual at one position."""
-    wide = Individual(individual.loc.double(), None if individual.spread is None else individual.spread.double())
+    """One step from the individual at one position; in mode causal from the one that is drawn."""
     p_number = float(model.is_number(individual)[0])
-    loc_y, spread_y = (None if t is None else t.double() for t in model.value(individual))
-    assert loc_y is not None
-    assert spread_y is not None
-    median = float(loc_y[0])
-    half = model.law.half_width(ask.interval) * float(model.law.scale(spread_y)[0])
-    low, high = median - half, median + half
-    if ask.mode == "compatible":
-        token, p = sample(model.scores(individual)[0][0].double() / ask.temperature, ask, draw.generator)
-    elif ask.mode == "standard":
-        loc, spread = model.scores(individual)
-        if model.settings.head == "ovr" and spread is not None:
-            x = loc - model.settings.threshold
-            token = int(model.law.standing(x, spread)[0].argmax())
-            p = float(model.law.probability(x, spread)[0, token])
-        else:
-            token, p = int(loc[0].argmax()), float(loc[0].softmax(-1).max())
-    else:
-        acted, spread_left = draw.act(wide)
-        drawn = Individual(acted.to(individual.loc.dtype), torch.as_tensor(spread_left).to(individual.loc.dtype))
-        loc, spread = model.scores(drawn)
-        assert spread is not None
-        x = loc - model.settings.threshold
-        # Without noise P is 0 or 1: its limit in order is that of loc_S - C.
-        still = not bool(drawn.spread.any()) if drawn.spread is not None else True
-        token = int((x if still else model.law.standing(x, spread))[0].argmax())
-        p = float(x[0, token] > 0) if still else float(model.law.probability(x, spread)[0, token])
-        loc_y, spread_y = model.value(drawn)
-        assert spread_y is not None
-        median = float(loc_y[0])
-        half = model.law.half_width(ask.interval) * float(model.law.scale(spread_y)[0])
-        low, high = median - half, median + half
+    acted = draw.act(individual) if ask.mode == "causal" else individual
+    loc, spread = model.scores(acted)
+    assert spread is not None
+    x = loc[0] - model.settings.threshold
     if ask.number:
         token, p = model.num, p_number
-    found = (median, low, high) if token == model.num else (None, None, None)
-    return Step(token, p, p_number, *found)
+    elif ask.mode == "compatible":
+        token, p = sample(loc[0].double() / ask.temperature, ask, draw.generator)
+    elif ask.mode == "standard" and model.settings.head == "softmax":
+        token, p = int(loc[0].argmax()), float(loc[0].softmax(-1).max())
+    elif spread.any():
+        token = int(model.law.standing(x, spread[0]).argmax())
+        p = float(model.law.probability(x, spread[0])[token])
+    else:  # without noise P is 0 or 1: its limit in order is that of loc - C
+        token = int(x.argmax())
+        p = float(x[token] > 0)
+    if token != model.num:
+        return Step(token, p, p_number, None, None, None)
+    median, width = model.value(acted)
+    assert width is not None
+    value = float(median[0])
+    half = model.law.half_width(ask.interval) * float(model.law.scale(width.double())[0])
+    return Step(token, p, p_number, value, value - half, value + half)
 
 
 def sample(logits: torch.Tensor, ask: Asked, generator: torch.Generator) -> tuple[int, float]:
@@ -139,19 +126,20 @@ class Draw:
         self.noise = None if model.settings.plain else model.noise.detach().abs().double().cpu()
         self._kept: torch.Tensor | None = None
 
-    def act(self, individual: Individual) -> tuple[torch.Tensor, torch.Tensor]:
-        """U' of one position (1, latent), and the spread that is left in it.
+    def act(self, individual: Individual) -> Individual:
+        """U' of one position (1, latent), with the spread that is left in it.
 
         Drawn is the individual, and the noise stays in closed form; with shared noise the noise is drawn, and the
         individual stays.
         """
         assert individual.spread is not None
         assert self.noise is not None
-        noise = self.law.spread(self.noise).to(individual.loc.device)
+        loc, device = individual.loc.double(), individual.loc.device
+        noise = self.law.spread(self.noise).to(device)
         if self._kept is None or self.shared == "none":
-            e = torch.rand(individual.loc.shape[-1], generator=self.generator, dtype=torch.float64)
-            self._kept = self.law.quantile(e.clamp(min=2.0**-54)).to(individual.loc.device)
-        own = (individual.spread - noise).clamp(min=0)
-        if self.shared == "noise":
-            return individual.loc + self.law.scale(noise) * self._kept, own
-        return individual.loc + self.law.scale(own) * self._kept, noise.expand_as(own)
+            e = torch.rand(loc.shape[-1], generator=self.generator, dtype=torch.float64)
+            self._kept = self.law.quantile(e.clamp(min=2.0**-54)).to(device)
+        own = (individual.spread.double() - noise).clamp(min=0)
+        drawn, left = (noise, own) if self.shared == "noise" else (own, noise.expand_as(own))
+        acted = loc + self.law.scale(drawn) * self._kept
+        return Individual(acted.to(individual.loc.dtype), left.to(individual.loc.dtype))

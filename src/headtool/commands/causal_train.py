@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from headtool import options as opt
 from headtool import ranks
+from headtool.commands.finetune import (
+    BatchSize,
+    Epochs,
+    Limit,
+    Rate,
+    SaveSteps,
+    Subset,
+    TextField,
+    Warmup,
+    WeightDecay,
+)
 from headtool.console import Console
 from headtool.errors import HeadtoolError
 
@@ -40,9 +51,6 @@ Evaluate = Annotated[
     str | None,
     opt.flag("--eval", metavar="DATA", help="Rows to evaluate on; default a tenth of --data.", group=opt.GROUP_DATA),
 ]
-TextField = Annotated[
-    str | None, opt.flag("--text-field", metavar="PATH", help="The field that holds the text.", group=opt.GROUP_DATA)
-]
 ValueField = Annotated[
     str | None,
     opt.flag(
@@ -55,12 +63,6 @@ ValueField = Annotated[
 NumberPattern = Annotated[
     str | None,
     opt.flag("--number-pattern", metavar="REGEX", help="What counts as a number in a text.", group=opt.GROUP_DATA),
-]
-Limit = Annotated[
-    int | None, opt.flag("--limit", min=1, help="Read the first N training rows only.", group=opt.GROUP_DATA)
-]
-Subset = Annotated[
-    str, opt.flag("--subset", metavar="N|all", help="Evaluate on a seeded sample of N rows.", group=opt.GROUP_DATA)
 ]
 Examples = Annotated[
     int, opt.flag("--examples", min=1, help="Training examples of each made data set.", group=opt.GROUP_DATA)
@@ -105,19 +107,6 @@ Standardize = Annotated[
         "--standardize/--no-standardize",
         help="Regress in units of the training values: their median, half their interquartile range.",
         group=GROUP_CAUSAL,
-    ),
-]
-Epochs = Annotated[float, opt.flag("--epochs", help="Passes over the training rows; 0.5 is half of one.", group=GROUP)]
-Rate = Annotated[float, opt.flag("--lr", help="The highest learning rate.", group=GROUP)]
-BatchSize = Annotated[int, opt.flag("--batch-size", min=1, help="Examples a step, over all processes.", group=GROUP)]
-WeightDecay = Annotated[float, opt.flag("--weight-decay", help="AdamW's weight decay.", group=GROUP)]
-Warmup = Annotated[
-    float, opt.flag("--warmup", help="Share of the steps in which the learning rate rises.", group=GROUP)
-]
-SaveSteps = Annotated[
-    int,
-    opt.flag(
-        "--save-steps", min=0, help="Steps between checkpoints; 0: each epoch, and every five minutes.", group=GROUP
     ),
 ]
 Baselines = Annotated[
