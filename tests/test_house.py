@@ -20,7 +20,7 @@ FLOORS = [
     {"options", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
-    {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup"},
+    {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup", "causal"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -33,6 +33,9 @@ MEANT = {
     ("faults", "tasks"),
     ("reporting", "figures"),
     ("weights", "figures"),
+    ("causal", "figures"),
+    ("causal", "tasks"),
+    ("causal", "training"),
     ("options", "models"),
     ("options", "folder"),
     ("folder", "errors"),
@@ -108,6 +111,8 @@ def test_imports_go_downwards(file):
         ["download", "--help"],
         ["inspect-weights", "--help"],
         ["inspect-weights"],
+        ["causal-train", "--help"],
+        ["causal-predict", "--help"],
         ["scor"],
         ["score", "demo", "--limit", "-1"],
     ],
@@ -212,8 +217,20 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import doctor, download, finetune, inject, inspect_weights, report, score
+    from headtool.commands import (
+        causal_predict,
+        causal_train,
+        doctor,
+        download,
+        finetune,
+        inject,
+        inspect_weights,
+        report,
+        score,
+    )
 
+    assert headtool.causal_predict is causal_predict.command
+    assert headtool.causal_train is causal_train.command
     assert headtool.doctor is doctor.command
     assert headtool.download is download.command
     assert headtool.inspect_weights is inspect_weights.command

@@ -9,9 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "doctor", "download", "finetune", "inject", "inspect_weights", "report", "score"]
+__all__ = [
+    "__version__", "causal_predict", "causal_train", "doctor", "download", "finetune", "inject", "inspect_weights",
+    "report", "score",
+]  # fmt: skip
 
 if TYPE_CHECKING:
+    from headtool.commands.causal_predict import command as causal_predict
+    from headtool.commands.causal_train import command as causal_train
     from headtool.commands.doctor import command as doctor
     from headtool.commands.download import command as download
     from headtool.commands.finetune import command as finetune

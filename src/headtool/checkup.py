@@ -123,7 +123,7 @@ def _device() -> Finding:
 def _memory() -> Finding:
     import psutil
 
-    from headtool.models.devices import free_cores
+    from headtool.ranks import free_cores
 
     memory = psutil.virtual_memory()
     little = memory.available < LITTLE_MEMORY

@@ -20,7 +20,9 @@ from headtool import __version__
 from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, HeadtoolError, Terminated, translate
 from headtool.redact import redacted
 
-COMMANDS = ("download", "inspect-weights", "score", "finetune", "inject", "report", "doctor")
+COMMANDS = (
+    "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
+)  # fmt: skip
 
 
 def module_of(command: str) -> str:

@@ -19,7 +19,7 @@ from headtool.errors import HeadtoolError
 
 SEEDS = 2**63 - 1  # the largest that every generator takes
 MANY = 1 << 20  # numbers that a range may hold
-REPEATED = ("field", "runs", "compare")  # flags and arguments that are given again and again
+REPEATED = ("field", "runs", "compare", "text")  # flags and arguments that are given again and again
 GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
 
 

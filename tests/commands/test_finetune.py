@@ -143,14 +143,14 @@ def test_a_killed_run_goes_on_where_it_stopped(whole, model, tmp_path):
 
 def stop_at(monkeypatch, step):
     """Ctrl-C in the middle of a step."""
-    train = loop._Trainer.training_step
+    train = loop.CarefulTrainer.training_step
 
     def interrupted(self, *args, **given):
         if self.state.global_step == step:
             raise KeyboardInterrupt
         return train(self, *args, **given)
 
-    monkeypatch.setattr(loop._Trainer, "training_step", interrupted)
+    monkeypatch.setattr(loop.CarefulTrainer, "training_step", interrupted)
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 11])

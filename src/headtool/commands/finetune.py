@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
     from headtool.tasks.load import Chosen
     from headtool.tasks.splits import Splits
-    from headtool.training.loop import Recipe
     from headtool.training.lora import Lora
     from headtool.training.split import Split
 
@@ -213,7 +212,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     from headtool.models import classifier
     from headtool.models.locate import locate
     from headtool.tasks import labels, splits
-    from headtool.training import course, outcome
+    from headtool.training import course, loop, outcome
 
     console = run.console
     with run.clock.phase("data"):
@@ -226,7 +225,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
         names = labels.classes(read[0], sides.classes, own)
         numbers = [labels.numbers(side, names) for side in read]
     with run.clock.phase("open"):
-        recipe = _recipe(run, ask)
+        recipe = loop.settle(ask, run.share.count)
         plan = {"device": recipe.device.type, "dtype": str(recipe.dtype), "processes": recipe.ranks}
         place = None if ask.dry_run else course.find(run.path, run.parts(plan), adapters)
         begun = place is not None and place.begun is not None
@@ -261,24 +260,6 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     run.finish()
     console.show(*outcome.summary(run, finished.evaluations))
     return run.announce()
-
-
-def _recipe(run: Run, ask: SimpleNamespace) -> Recipe:
-    """How to train, on what. Raises HeadtoolError for a device and precision that do not go together."""
-    from headtool.models.devices import pick_device, pick_dtype
-    from headtool.training.loop import Recipe
-
-    where = pick_device(ask.device)
-    if run.share.count == 1 and where.index:
-        hint = f"CUDA_VISIBLE_DEVICES={where.index} with --device cuda"
-        raise HeadtoolError(f"--device {ask.device}: training takes the first device it sees", hint=hint)
-    if ask.dtype == "fp16" and where.type == "cpu":
-        raise HeadtoolError("--dtype fp16: a CPU does not train in it", hint="--dtype bf16, or fp32")
-    return Recipe(
-        epochs=ask.epochs, lr=ask.lr, batch_size=ask.batch_size, weight_decay=ask.weight_decay, warmup=ask.warmup,
-        seed=ask.seed, save_steps=ask.save_steps, device=where, dtype=pick_dtype(ask.dtype, where),
-        ranks=run.share.count,
-    )  # fmt: skip
 
 
 def _split(run: Run, adapter: Adapter, chosen: Chosen, numbers: np.ndarray, ask: SimpleNamespace) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,16 +146,19 @@ def head_modules(model: Any) -> tuple[str, ...]:
     return tuple(name for name, part in model.named_children() if name != base and any(True for _ in part.parameters()))
 
 
-def save(model: Any, tokenizer: Any, folder: Path, scratch: Path) -> None:
+def save(
+    model: Any, tokenizer: Any, folder: Path, scratch: Path, beside: Callable[[Path], None] = lambda half: None
+) -> None:
     """Save a checkpoint as safetensors with its tokenizer: the folder is there whole or not at all.
 
-    scratch is a folder on the same disk, where it is written first.
+    scratch is a folder on the same disk, where it is written first; beside may write more files there.
     """
     half = scratch / f"{folder.name}.half"
     shutil.rmtree(half, ignore_errors=True)
     with quiet_libraries():
         model.save_pretrained(half)
         tokenizer.save_pretrained(half)
+    beside(half)
     mode = (half / "config.json").stat().st_mode
     for file in half.iterdir():  # weights are written for their owner alone
         file.chmod(mode)

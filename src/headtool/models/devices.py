@@ -31,6 +31,16 @@ def pick_device(device: str) -> torch.device:
     return wanted
 
 
+def pick_double(device: str) -> torch.device:
+    """A device that knows float64: auto is a CUDA GPU if there is one. Raises HeadtoolError for one that does not."""
+    where = pick_device(device)
+    if where.type != "mps":
+        return where
+    if device == "auto":
+        return torch.device("cpu")
+    raise HeadtoolError(f"--device {device}: it has no float64, in which numbers are kept", hint="--device cpu")
+
+
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Auto is fp32 on a CPU, and on a GPU bf16, else fp16."""
     if dtype != "auto":

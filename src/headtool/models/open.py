@@ -73,7 +73,7 @@ def open_model(
         torch.manual_seed(seed)  # of what the checkpoint lacks
         if spread is not None:
             how |= _spread(spread)
-        model = _load(located, config, kind, how)
+        model = load(located, config, kind, how)
     torch.set_num_threads(threads or threads_for(sum(p.numel() for p in model.parameters())))
     if spread is None:
         model.to(where)
@@ -91,7 +91,7 @@ def _spread(most: dict[int | str, int]) -> dict[str, Any]:
     return {"device_map": "auto", "offload_folder": folder} | ({"max_memory": most} if most else {})
 
 
-def _load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
+def load(located: Located, config: Any, kind: Kind, how: dict[str, Any]) -> Any:
     """The model with its weights. Raises HeadtoolError where some are missing: transformers would draw them at random."""
     with explained(f"{located.folder}: its weights do not fit its config.json"):
         model, report = CLASSES[kind].from_pretrained(

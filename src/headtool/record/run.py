@@ -36,14 +36,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 # What a run leaves behind; --force removes these names and nothing else.
-OWN = ("manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final")
+OWN = (
+    "manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final", "model", "summary.md",
+    "logs",
+)  # fmt: skip
 MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (
     *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
 )  # fmt: skip
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
-    "out force dry_run json quiet verbose debug threads shard config save_steps".split()  # noqa: SIM905
+    "out force dry_run json quiet verbose debug threads shard config save_steps report_to".split()  # noqa: SIM905
     + "model data train eval init runs compare path diff".split()  # noqa: SIM905
 )
 CONTENT = (
@@ -180,7 +183,9 @@ class Run:
             return
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
         filled = [
-            name for name in ("tables", "figures", "ckpt_init", "ckpt_final") if any((self.path / name).glob("[!.]*"))
+            name
+            for name in ("tables", "figures", "ckpt_init", "ckpt_final", "model")
+            if any((self.path / name).glob("[!.]*"))
         ]
         begun = "run.log" in names  # a run whose manifest was lost
         if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from headtool.errors import FAILED, HeadtoolError
+from headtool.models.devices import pick_device, pick_dtype
 from headtool.models.open import quiet_libraries
 from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.training import metrics
@@ -29,7 +30,7 @@ SEEDS = 2**32  # what numpy's generator takes
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained: AdamW, a linear warm-up of the learning rate, then linear decay to 0."""
+    """How a model is trained: AdamW, a linear warm-up of the learning rate, then linear decay to 0."""
 
     epochs: float
     lr: float
@@ -46,6 +47,20 @@ class Recipe:
         """Optimiser steps in an epoch, and in all."""
         epoch = -(-examples // self.batch_size)
         return epoch, max(1, int(np.ceil(self.epochs * epoch)))
+
+
+def settle(ask: Any, ranks: int) -> Recipe:
+    """The recipe of a command's arguments. Raises HeadtoolError for a device and precision that do not go together."""
+    where = pick_device(ask.device)
+    if ranks == 1 and where.index:
+        hint = f"CUDA_VISIBLE_DEVICES={where.index} with --device cuda"
+        raise HeadtoolError(f"--device {ask.device}: training takes the first device it sees", hint=hint)
+    if ask.dtype == "fp16" and where.type == "cpu":
+        raise HeadtoolError("--dtype fp16: a CPU does not train in it", hint="--dtype bf16, or fp32")
+    return Recipe(
+        epochs=ask.epochs, lr=ask.lr, batch_size=ask.batch_size, weight_decay=ask.weight_decay, warmup=ask.warmup,
+        seed=ask.seed, save_steps=ask.save_steps, device=where, dtype=pick_dtype(ask.dtype, where), ranks=ranks,
+    )  # fmt: skip
 
 
 def evaluation(trainer: transformers.Trainer) -> dict[str, Any]:
@@ -84,9 +99,41 @@ def make(
     advance: Callable[[int], None],
 ) -> transformers.Trainer:
     """A Trainer over both sides of the data; its checkpoints go to the folder, advance hears of steps done."""
-    epoch, total = recipe.steps(len(train))
-    every = max(1, total // ROWS)
-    arguments = transformers.TrainingArguments(
+    return assemble(
+        CarefulTrainer,
+        recipe,
+        folder,
+        advance,
+        arguments={"eval_strategy": "epoch", "label_names": ["labels"]},
+        model=model,
+        data_collator=collate,
+        train_dataset=train,
+        eval_dataset=evaluate,
+        processing_class=tokenizer,
+        compute_metrics=lambda seen: {
+            OURS.removeprefix("eval_") + name: value
+            for name, value in metrics.measure(np.asarray(seen.predictions), np.asarray(seen.label_ids)).items()
+        },
+        preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
+    )
+
+
+def assemble(
+    kind: type[CarefulTrainer],
+    recipe: Recipe,
+    folder: Path,
+    advance: Callable[[int], None],
+    *,
+    arguments: Mapping[str, Any],
+    **given: Any,
+) -> Any:
+    """A Trainer of a kind that keeps to a recipe, logs about 500 times, and is silent.
+
+    arguments and what else is given go to TrainingArguments and to the Trainer as they are.
+    """
+    epoch, total = recipe.steps(len(given["train_dataset"]))
+    every = logged_every(total)
+    settled = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.lr,
@@ -101,36 +148,26 @@ def make(
         seed=recipe.seed % SEEDS,
         logging_steps=every,
         logging_nan_inf_filter=False,
-        eval_strategy="epoch",
         save_strategy="no",  # the callback below says when
         save_total_limit=2,  # a kill may leave the newer one half-written
         average_tokens_across_devices=False,  # it would multiply a classifier's loss by the number of processes
         dataloader_pin_memory=recipe.device.type == "cuda",
         remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=[],
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
+        **{"report_to": [], **arguments},
     )
     if recipe.ranks == 1:
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are several processes: torchrun
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        data_collator=collate,
-        train_dataset=train,
-        eval_dataset=evaluate,
-        processing_class=tokenizer,
-        compute_metrics=lambda seen: {
-            OURS.removeprefix("eval_") + name: value
-            for name, value in metrics.measure(np.asarray(seen.predictions), np.asarray(seen.label_ids)).items()
-        },
-        preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
-        callbacks=[_Steady(advance, recipe, epoch, total, every)],
-    )
+        settled._n_gpu = min(settled.n_gpu, 1)  # several GPUs are several processes: torchrun
+    trainer = kind(args=settled, callbacks=[_Steady(advance, recipe, epoch, total, every)], **given)
     trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout
     return trainer
+
+
+def logged_every(total: int) -> int:
+    """Steps between two rows of the training table."""
+    return max(1, total // ROWS)
 
 
 def sow(recipe: Recipe) -> None:
@@ -151,10 +188,7 @@ def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[di
     Raises HeadtoolError for an evaluation whose loss is not finite.
     """
     log = trainer.state.log_history
-    rows = [entry for entry in log if "loss" in entry and "learning_rate" in entry]
-    training = {name: [row.get(name) for row in rows] for name in ("step", "epoch", "loss", "learning_rate")}
-    norms = [row.get("grad_norm") for row in rows]  # in fp16 a step whose gradient overflows is left out
-    training["grad_norm"] = [norm if norm is not None and math.isfinite(norm) else None for norm in norms]
+    training = curve(trainer)
     evaluations: list[dict[str, Any]] = [{**start, "step": 0, "epoch": 0.0}]
     for entry in log:
         if "eval_loss" in entry:
@@ -165,12 +199,21 @@ def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[di
     return training, evaluations
 
 
+def curve(trainer: transformers.Trainer, more: Sequence[str] = ()) -> dict[str, list]:
+    """The columns of the training table, with more of what was logged."""
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry and "learning_rate" in entry]
+    training = {name: [row.get(name) for row in rows] for name in ("step", "epoch", "loss", "learning_rate", *more)}
+    norms = [row.get("grad_norm") for row in rows]  # in fp16 a step whose gradient overflows is left out
+    training["grad_norm"] = [norm if norm is not None and math.isfinite(norm) else None for norm in norms]
+    return training
+
+
 def _diverged(what: str, loss: float, step: int) -> HeadtoolError:
     hint = "a smaller --lr, or --dtype fp32; --force starts over"
     return HeadtoolError(f"the {what} is {loss} at step {step}", hint=hint, code=FAILED)
 
 
-class _Trainer(transformers.Trainer):
+class CarefulTrainer(transformers.Trainer):
     """A Trainer that stops at the first loss that is no finite number."""
 
     def training_step(self, *args: Any, **given: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headtool.record.tables import finetune, inject, report, score, weights
+from headtool.record.tables import causal, finetune, inject, report, score, weights
 from headtool.record.tables.columns import Table
 from headtool.record.tables.score import SCORES
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORES", "TABLES", "build"]
 
-MODULES = (score, report, finetune, inject, weights)  # one a command
+MODULES = (score, report, finetune, inject, weights, causal)  # one a command
 TABLES: Mapping[str, Table] = {table.name: table for module in MODULES for table in module.TABLES}
 
 

@@ -1,0 +1,100 @@
+"""A causal model on disk: a plain language model that anything opens, and its causal part in two files beside it.
+
+config.json, model.safetensors and the tokenizer are those of the decoder: transformers' AutoModelForCausalLM, headtool
+score and inspect-weights open the folder with no code of ours. causal.json holds the settings, causal.safetensors the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from headtool.causal import numbers
+from headtool.causal.model import CausalModel, Settings
+from headtool.causal.tokens import NumberTokenizer
+from headtool.errors import FAILED, HeadtoolError
+from headtool.models import checkpoint, classifier
+from headtool.models.language import open_language_model
+from headtool.models.locate import Located
+
+FACTS, WEIGHTS = "causal.json", "causal.safetensors"
+FORMAT = 1
+
+
+def save(model: CausalModel, tokens: NumberTokenizer, folder: Path, scratch: Path, facts: dict[str, Any]) -> None:
+    """Save a model: the folder is there whole or not at all. scratch is a folder on the same disk."""
+    own = {
+        name: t.detach().cpu().contiguous()
+        for name, t in model.state_dict().items()
+        if not name.startswith("backbone.")
+    }
+    said = {
+        "format": FORMAT, "token": tokens.token, "num": tokens.num,
+        "pattern": None if tokens.pattern is numbers.NUMBER else tokens.pattern.pattern,
+        "settings": dataclasses.asdict(model.settings), "tied": model.tied, "shared": model.shared, **facts,
+    }  # fmt: skip
+
+    def beside(half: Path) -> None:
+        save_file(own, half / WEIGHTS, metadata={"format": "pt"})
+        (half / FACTS).write_text(json.dumps(said, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    classifier.save(model.backbone, tokens.tokenizer, folder, scratch, beside)
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a run directory or a model directory stands for. Raises HeadtoolError where it is neither."""
+    hint = "give a run of headtool causal-train, or its folder 'model'"
+    if not path.is_dir():
+        raise HeadtoolError(f"{path}: there is no such directory", hint=hint)
+    folder = path / "model" if (path / "model" / FACTS).is_file() else path
+    if (folder / FACTS).is_file():
+        return folder
+    manifest = path / "manifest.json"
+    if manifest.is_file():
+        try:
+            told = json.loads(manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            told = {}
+        if told.get("command") == "causal-train":
+            raise HeadtoolError(
+                f"{path}: this run is not done ({told.get('status')})", hint="run it again: it goes on", code=FAILED
+            )
+        raise HeadtoolError(f"{path} is a run of headtool {told.get('command', '?')}, not of causal-train", hint=hint)
+    what = "a model without a causal part" if (path / "config.json").is_file() else "no causal model"
+    raise HeadtoolError(f"{path} holds {what}", hint=hint)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """causal.json. Raises HeadtoolError where it cannot be read."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        Settings(**facts["settings"])
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise HeadtoolError(
+            f"{folder / FACTS}: not the settings of a causal model ({error})", hint="train it again"
+        ) from error
+    return facts
+
+
+def open_causal(located: Located, *, device: str = "auto", threads: int = 0) -> tuple[CausalModel, NumberTokenizer]:
+    """Open a saved model in float32 and eval mode. Raises HeadtoolError for files that are damaged or do not fit."""
+    facts = read_facts(located.folder)
+    adapter = open_language_model(located, device=device, threads=threads)
+    file = located.folder / WEIGHTS
+    if not file.is_file():
+        raise HeadtoolError(f"{located.folder}: {WEIGHTS} is missing", hint="copy the folder whole")
+    checkpoint.header(file)
+    model = CausalModel(adapter.model, Settings(**facts["settings"]), int(facts["num"]))
+    own = {name: t for name, t in model.state_dict().items() if not name.startswith("backbone.")}
+    found = load_file(file)
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in found.items()}:
+        raise HeadtoolError(f"{file}: its weights do not fit {FACTS}", hint="copy the folder whole")
+    model.load_state_dict(found, strict=False)
+    model.to(adapter.runs_on).eval().requires_grad_(False)
+    return model, NumberTokenizer(adapter.tokenizer, facts["token"], numbers.pattern(facts["pattern"]))
