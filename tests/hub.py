@@ -26,6 +26,7 @@ class Hub:
     ranges: bool = True
     breaks: dict[str, list[int]] = field(default_factory=dict)
     down: bool = False
+    repository: str = REPOSITORY
     sent: list[tuple[str, str, int]] = field(default_factory=list)  # file, range asked for, bytes sent
     address: str = ""
 
@@ -65,28 +66,26 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=False)
 
     def answer(self, body: bool) -> None:
-        path = self.path.split("?")[0]
+        path, named = self.path.split("?")[0], self.hub.repository
         if self.hub.down:
             return self.send(500, b"", {}, body)
         if path.startswith(("/api/models/someone/gated", "/someone/gated")):
             return self.send(403, b"gated", {"X-Error-Code": "GatedRepo"}, body)
-        if path == f"/api/models/{REPOSITORY}":
+        if path == f"/api/models/{named}":
             path += "/revision/main"
         known = {**self.hub.branches, **{commit: commit for commit in self.hub.commits}}
         for name, commit in known.items():
             files = sorted(f for f in self.hub.commits[commit].iterdir() if f.is_file())
-            if path == f"/api/models/{REPOSITORY}/revision/{name}":
+            if path == f"/api/models/{named}/revision/{name}":
                 listed = [{"rfilename": file.name} for file in files]
-                return self.send(
-                    200, json.dumps({"id": REPOSITORY, "sha": commit, "siblings": listed}).encode(), {}, body
-                )
-            if path == f"/api/models/{REPOSITORY}/tree/{name}":
+                return self.send(200, json.dumps({"id": named, "sha": commit, "siblings": listed}).encode(), {}, body)
+            if path == f"/api/models/{named}/tree/{name}":
                 tree = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
                 return self.send(200, json.dumps(tree).encode(), {}, body)
-            prefix = f"/{REPOSITORY}/resolve/{name}/"
+            prefix = f"/{named}/resolve/{name}/"
             if path.startswith(prefix) and (self.hub.commits[commit] / path.removeprefix(prefix)).is_file():
                 return self.file(self.hub.commits[commit] / path.removeprefix(prefix), commit, body)
-        if path.startswith(f"/api/models/{REPOSITORY}/"):
+        if path.startswith(f"/api/models/{named}/"):
             return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body)
         return self.send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
 

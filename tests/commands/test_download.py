@@ -149,7 +149,7 @@ def test_a_download_that_gave_up_keeps_the_files_that_are_whole(large, tmp_path)
         ("someone/gated", 2, "someone/gated: this model is gated"),
         ("someone/nothing", 2, "someone/nothing: the hub has no such repository"),
         (f"{REPOSITORY}@nonsense", 2, f"{REPOSITORY}@nonsense: the hub has no such revision"),
-        ("./folder", 2, "no hub id"),
+        ("./folder", 2, "./folder: the hub has no names like this one"),
     ],
 )
 def test_what_the_hub_refuses_is_one_line(models, tmp_path, model, code, says):

@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-OUTSIDE = ("manifest.json", "run_config.json", "config.yaml", "run.log", "tables/performance.csv")  # they tell times
+# They tell times.
+OUTSIDE = (
+    "manifest.json", "run_config.json", "config.yaml", "run.log", "tables/performance.csv", "tables/parameters.csv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ JOBS = (
     Job("sampled", ("score", "demo-encoder", "--scores", "ablation", "--limit", "96", "--ablate-error", "0.05"), PARTS),
     Job("finetune", ("finetune", "demo-encoder", "--task", "demo", "--limit", "64", "--subset", "32", "--epochs", "2", "--lr", "1e-3", "--save-steps", "2", "--threads", "1"), "parts/*/checkpoint-*/whole"),
     Job("inject", ("inject", "demo", "--sites", "q,scores,out", "--bits", "28-31", "--layers", "0-1", "--sequences", "6", "--calibrate", "6", "--runs", "1"), PARTS),
+    Job("inspect", ("inspect-weights", "demo", "--no-figures", "--threads", "1"), PARTS),
+    Job("causal", ("causal-train", "demo", "--task", "addition", "--examples", "24", "--epochs", "1", "--batch-size", "8", "--save-steps", "1", "--no-baselines", "--threads", "1"), "parts/*/*/checkpoint-*/whole"),
     Job("report", ("report", "{score}", "--top-k", "5")),
 )  # fmt: skip
 
