@@ -226,8 +226,6 @@ def test_patterns_and_dtypes(tmp_path):
             ("burst:4", "bf16", "14"),
             ("stuck1", "fp16", "13"),
             ("value:0.5", "fp32", "all"),
-            ("multi:3", "fp32", "30"),
-            ("random", "fp32", "all"),
         ]
     ):
         run = headtool.inject(

@@ -32,7 +32,21 @@ def _visible_sum(before: Before) -> torch.Tensor:
     k = before.k.float().transpose(1, 2)  # as the projection laid it out
     if before.mask is not None:
         return torch.einsum("bhqk,bkgd->bqgd", before.mask.float().expand(len(k), -1, -1, -1), k)
-    return k.flatten(2).cumsum(1).unflatten(2, k.shape[2:]) if before.causal else k.sum(1, keepdim=True)
+    if not before.causal:
+        return k.sum(1, keepdim=True)
+    flat = k.flatten(2)
+    return (flat.cumsum(1) if flat.is_cuda else _running(flat)).unflatten(2, k.shape[2:])
+
+
+def _running(x: torch.Tensor) -> torch.Tensor:
+    """Cumulative sums over positions, x (batch, position, feature): on a CPU several times faster than cumsum, which goes
+    through each feature by itself.
+    """
+    sums = torch.empty_like(x)
+    above = torch.zeros_like(x[:, 0])
+    for row, into in zip(x.unbind(1), sums.unbind(1), strict=True):
+        above = torch.add(above, row, out=into)
+    return sums
 
 
 def check(state: torch.Tensor, sites: Sites) -> tuple[torch.Tensor]:
