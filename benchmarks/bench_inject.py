@@ -10,7 +10,7 @@ engine runs in a process of its own, one after the other:
                detectors and bounds at work and parts on disk
     naive      a clean pass and a pass with the fault, of the whole batch, for each trial; on --trials random ones of these
     pytorchfi  the same with PyTorchFI, which copies the model for each trial and sees modules only: on flips of v, which
-               is what its value projection puts out
+               is what its value projection puts out. It is compared with headtool's rate on flips of v alone.
 
 Losses are compared, trial by trial. Then the attention modules alone are timed, in turn in one process, with their sites
 in the open (eager attention) and with `standard` on top, at 128 and 512 tokens.
@@ -100,14 +100,14 @@ def headtool(adapter, tested, faults, picked: list[int]) -> tuple[float, int, li
     from headtool.faults import campaign, work
     from headtool.record.files import write_part
 
+    started = time.process_time()
     detectors, limits = calibrated(adapter, tested)
     worker = work.forward(
-        adapter, tested, detectors=detectors, limits=limits, reference="self", method="s@w", tolerance=None, harm=0.01,
+        adapter, tested, detectors=detectors, limits=limits, reference="self", method="s@w", tolerance=None,
         permanent=False,
     )  # fmt: skip
     losses = np.zeros(len(faults))
     with tempfile.TemporaryDirectory() as folder:
-        started = time.process_time()
         for number, places in enumerate(campaign.deal(faults)):
             found = worker.run([faults[i] for i in places])
             write_part(Path(folder) / f"{number}.part", found)
@@ -219,7 +219,9 @@ def child(engine: str, which: str, trials: int, seeds: int, threads: int) -> dic
     values = [i for i, fault in enumerate(faults) if fault.site == "v"]
     picked = np.concatenate([rng.choice(len(faults), trials, replace=False), rng.choice(values, trials, replace=False)])
     some = picked if engine == "headtool" else picked[trials:] if engine == "pytorchfi" else picked[:trials]
-    run = {"headtool": headtool, "naive": naive, "pytorchfi": pytorchfi}[engine]
+    run = {"headtool": headtool, "headtool-v": headtool, "naive": naive, "pytorchfi": pytorchfi}[engine]
+    if engine == "headtool-v":
+        faults, some = [faults[i] for i in values], np.arange(0)
     seconds, count, losses = run(adapter, tested, faults, some.tolist())
     return {
         "cpu_s": seconds, "trials": count, "losses": [None if x != x else x for x in losses], "peak_rss": peak_memory(),
@@ -290,7 +292,7 @@ def main() -> None:
         for which in args.models.split(","):
             ours = spawn("headtool", which)
             assert ours is not None
-            rate = ours["trials"] / ours["cpu_s"]
+            rate = whole = ours["trials"] / ours["cpu_s"]
             print(
                 f"{which}: headtool {ours['trials']} trials, {rate:.2f} a CPU second, {ours['peak_rss'] / 1e9:.2f} GB"
             )
@@ -298,6 +300,10 @@ def main() -> None:
                 theirs = spawn(engine, which)
                 if theirs is None:
                     continue
+                rate = whole
+                if engine == "pytorchfi" and (alone := spawn("headtool-v", which)):
+                    rate = alone["trials"] / alone["cpu_s"]
+                    print(f"{which}: headtool {alone['trials']} flips of v, {rate:.2f} a CPU second")
                 place = slice(0, args.trials) if engine == "naive" else slice(args.trials, None)
                 pairs = list(zip(ours["losses"][place], theirs["losses"], strict=True))
                 apart = [abs(a - b) / abs(b) for a, b in pairs if a is not None and b is not None]
