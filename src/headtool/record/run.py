@@ -176,21 +176,22 @@ class Run:
         self.manifest["versions"] = _versions()
         self.manifest["git"] = _git()
         if not self.console.silent:
+            # The mark first: where anything of a run is, it says whose, to the next call and to the other processes of this one.
+            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self.console.log = self.path / "run.log"
             self._write_config()
-            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self._write_manifest()
 
     def _refuse_foreign(self) -> None:
         """Keep out of a folder that is somebody's own: --out may be a slip of the pen, or an empty variable."""
-        if (self._read_manifest() or {}).get("identity"):
-            return
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
         filled = [
             name
             for name in ("tables", "figures", "ckpt_init", "ckpt_final", "model")
             if any((self.path / name).glob("[!.]*"))
         ]
+        if (self._read_manifest() or {}).get("identity"):  # looked for last: another process may have begun just now
+            return
         begun = "run.log" in names  # a run whose manifest was lost
         if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
             raise HeadtoolError(f"{self.path} is not empty and holds no run", hint="choose another --out")
