@@ -57,7 +57,8 @@ def main() -> None:
     warm = Warm()
     stage = Stage(warm)
     try:
-        assert stage.expected
+        for job in jobs:
+            stage.expected(job)
         for turn, job in enumerate(itertools.cycle(jobs)):
             if sum(kills.values()) >= asked.kills + asked.cold:
                 break

@@ -20,6 +20,10 @@ class Job:
     args: tuple[str, ...]
     parts: str | None = None
 
+    def needs(self) -> list[Job]:
+        """The jobs whose run directories it reads."""
+        return [job for job in JOBS if any(f"{{{job.name}}}" in word for word in self.args)]
+
     def words(self, out: Path, others: Path) -> list[str]:
         """The call, for a run directory and the folder with the runs of the other jobs."""
         filled = [

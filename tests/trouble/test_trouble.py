@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from trouble.jobs import JOBS
-from trouble.stage import Stage
 
 NOBODY = 65534
 ALL = os.environ.get("TORTURE") == "1"
@@ -41,13 +40,6 @@ def each(argument, names, **values):
     return pytest.mark.parametrize(
         ("job", argument), [pytest.param(job, values[name], id=f"{job.name}-{name}") for job, name in pairs]
     )
-
-
-@pytest.fixture(scope="module")
-def stage(warm):
-    made = Stage(warm)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -148,7 +140,7 @@ def test_any_file_of_a_finished_run(stage, tmp_path, job):
     """Damaged, it is made again, and with a warning; the manifest too, in which every byte counts."""
     run = tmp_path / "run"
     dice = random.Random(job.name)
-    files = sorted(stage.expected[job.name])
+    files = sorted(stage.expected(job))
     for name in [*dice.sample(files, 3 if ALL else 1), "manifest.json"]:
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(stage.whole / job.name, run)
@@ -254,6 +246,7 @@ def test_a_file_system_that_becomes_read_only(stage, small_disk, job):
 def test_a_directory_that_is_somebody_elses(stage, tmp_path, job):
     """A user who may read it, but not write there."""
     run = tmp_path / "run"
+    assert stage.expected(job)
     shutil.copytree(stage.whole / job.name, run)
     (run / "manifest.json").unlink()
     root = os.getuid() == 0

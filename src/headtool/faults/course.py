@@ -79,7 +79,7 @@ def inject(
             write_part(parts / names[i], worker.run([faults[place] for place in dealt[i]]))
             run.clock.count(trials=len(dealt[i]))
             advance(len(dealt[i]))
-    if not run.every_part(parts, names, wait=run.share.launched):
+    if not run.every_part(parts, names, wait=run.share.launched, together=True):
         return None
     return [([done + p for p in places], whole_part(parts / name)) for places, name in zip(dealt, names, strict=True)]
 

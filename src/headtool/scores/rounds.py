@@ -36,7 +36,7 @@ def sampled(
     Every process does its share of a round and waits for the others': what is decided depends on the parts alone.
     """
     names = [first_pass.part(group) for group in range(len(first_pass.groups))]
-    run.every_part(parts, names, wait=True)
+    run.every_part(parts, names, wait=True, together=True)
     first, base = first_pass.merge(parts)
     if not (np.isfinite(first).all() and np.isfinite(base).all()):
         raise HeadtoolError("some losses or gradients are not finite", hint="--dtype fp32 or bf16", code=FAILED)
@@ -78,4 +78,5 @@ def _work(run: Run, adapter: Adapter, share: Ablation, parts: Path, told: str) -
         for group in left:
             run.clock.count(**share.work(adapter, group, parts))
             advance(1)
-    run.every_part(parts, [share.part(group) for group in range(len(share.groups))], wait=True)
+    names = [share.part(group) for group in range(len(share.groups))]
+    run.every_part(parts, names, wait=True, together=True)
