@@ -7,7 +7,6 @@ whole) and the Trainer's checkpoints. Both are all that a run which was stopped 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import shutil
@@ -131,24 +130,14 @@ def train(
     if place.checkpoint:
         run.console.note(f"going on: {done:,} of {total:,} steps are there")
     with run.console.progress("training", total, done) as advance:
-        make = functools.partial(
-            loop.make, tokenizer=opened.tokenizer, train=rows, evaluate=evaluate, recipe=recipe, folder=place.parts,
-            advance=advance,
-        )  # fmt: skip
-        if "metrics" not in begun:
-            with run.clock.phase("evaluate"):
-                # By another object with the same weights: accelerate would remember a model that it has prepared to be
-                # evaluated as prepared, and many processes would train it each by itself, their gradients not averaged.
-                begun["metrics"] = loop.evaluation(make(copy.copy(model)))
-            if run.share.index == 0:
-                write_sealed(place.parts / START, begun)
-        trainer = make(model)
+        start = place.checkpoint is None
+        trainer = loop.make(model, opened.tokenizer, rows, evaluate, recipe, place.parts, advance, start=start)
         with run.clock.phase("train"):
             loop.run(trainer, recipe, place.checkpoint)
     steps = trainer.state.global_step - done
     share = steps * recipe.batch_size / len(rows)
     run.clock.count(examples=round(share * len(rows)), tokens=round(share * rows.examples.tokens))
-    training, evaluations = loop.history(trainer, begun["metrics"])
+    training, evaluations = loop.history(trainer)
     if run.share.index == 0:
         with run.clock.phase("write"):
             final = low_rank.merge(trainer.model) if lora is not None else trainer.model
