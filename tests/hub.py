@@ -120,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # whoever asked was killed
+                self.wfile.write(content)
 
     def log_message(self, *args) -> None:
         """Say nothing."""

@@ -14,8 +14,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import psutil
 import pytest
 
@@ -28,6 +26,7 @@ PARTS = {
     "inject": "parts/*/trials-*.part",
     "finetune": "parts/*/checkpoint-6/whole",
 }  # well into the work; else the job's own
+TRAININGS = ("finetune", "causal")
 LOST = [("sampled", 1), ("inject", 0), ("finetune", 0), ("causal", 1)]
 
 
@@ -64,10 +63,9 @@ def one_line(said: str) -> bool:
 
 
 @pytest.mark.parametrize(("name", "lost"), [(n, i) for n, _ in LOST for i in (0, 1)] if ALL else LOST)
-def test_a_killed_rank(stage, tmp_path, name, lost):
-    """Sweeps leave the tables of one process; a training those of two, whose losses are nearly those of one."""
-    job = BY_NAME[name]
-    alone, warm = stage.expected(job), stage.warm
+def test_one_of_two_is_killed(stage, tmp_path, name, lost):
+    """A sweep leaves the tables of one process, a training those of two, bit for bit."""
+    job, warm = BY_NAME[name], stage.warm
     ranks = start(warm, job, tmp_path / "run")
     until(job, tmp_path / "run", lambda: any(rank.over() for rank in ranks))
     ranks[lost].send(signal.SIGKILL)
@@ -77,14 +75,7 @@ def test_a_killed_rank(stage, tmp_path, name, lost):
     assert left.wait(60) in (1, 143), left.err
     assert one_line(left.err), left.err
     again = through(warm, job, tmp_path / "run")
-    if name in ("sampled", "inject"):
-        assert again == alone
-    else:
-        assert again == through(warm, job, tmp_path / "undisturbed")
-        losses = [
-            pl.read_parquet(run / "tables/training.parquet")["loss"] for run in (tmp_path / "run", stage.whole / name)
-        ]
-        np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert again == (through(warm, job, tmp_path / "undisturbed") if name in TRAININGS else stage.expected(job))
 
 
 def test_torchrun(stage, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +77,7 @@ def fetch(wish: Wish, console: Console) -> Fetched:
         logging.ERROR
     )  # it retries by itself; what it gives up on is told here
     plan, there = None, wish.folder is None or wish.folder.exists()
+    begun = time.time()
     if not constants.is_offline_mode():
         try:
             plan = _plan(wish)
@@ -95,6 +98,10 @@ def fetch(wish: Wish, console: Console) -> Fetched:
     hidden = (".cache", MANIFEST)
     files = {n: (folder / n).stat().st_size for n in sorted(names) if not n.startswith(hidden)}
     if wish.folder is not None:
+        for rest in folder.glob(".cache/huggingface/download/*.incomplete"):
+            with contextlib.suppress(FileNotFoundError):  # another process has ended meanwhile
+                if rest.stat().st_mtime < begun:  # of one that was killed: the library begins its file anew
+                    rest.unlink()
         told = {"id": wish.repo, "commit": commit, "files": files}
         write_text(folder / MANIFEST, json.dumps(told, indent=1) + "\n")
     if not any(name.endswith(".safetensors") for name in files) and not wish.include:
