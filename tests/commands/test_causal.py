@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 
 import polars as pl
 import pytest
@@ -160,35 +157,6 @@ def test_an_interrupted_run_goes_on_where_it_stopped(whole, tmp_path, monkeypatc
     assert not (tmp_path / "run" / "summary.md").exists()
     headtool.causal_train("demo", **asked)
     same(whole, tmp_path / "run")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
-def test_a_killed_run_goes_on(whole, tmp_path):
-    out = tmp_path / "run"
-    args = [
-        "causal-train",
-        "demo",
-        "--task",
-        "addition,basic",
-        *SHORT,
-        "--lr",
-        "1e-3",
-        "--gamma0",
-        "1",
-        "--save-steps",
-        "2",
-        "--out",
-        out,
-    ]
-    process = subprocess.Popen([sys.executable, "-m", "headtool", *map(str, args)])
-    until = time.monotonic() + 60
-    while not list(out.glob("parts/*/*/checkpoint-*/whole")) and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "model").exists()
-    headtool.causal_train("demo", task="addition,basic", save_steps=2, out=out, **QUICK)
-    same(whole, out)
 
 
 def test_a_field_of_a_file(prices, tmp_path):

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import polars as pl
 import pytest
@@ -122,23 +117,6 @@ def test_the_same_call_elsewhere_is_the_same_bit_for_bit(whole, model, tmp_path,
 def test_another_seed_is_another_run(whole, model, tmp_path):
     other = headtool.finetune(str(model), task="demo", probe=True, seed=2**40, out=tmp_path / "run", **QUICK)
     assert weights(other) != weights(whole)
-
-
-def test_a_killed_run_goes_on_where_it_stopped(whole, model, tmp_path):
-    """kill -9 once a checkpoint is there: the same call finishes the rest, and all is as in a whole run."""
-    out = tmp_path / "run"
-    args = ["--task", "demo", "--probe", "--epochs", "2", "--limit", "96", "--lr", "1e-3", "--threads", "1"]
-    again = [sys.executable, "-m", "headtool", "finetune", str(model), *args, "--save-steps", "2", "--out", str(out)]
-    first = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while first.poll() is None and not list(out.glob("parts/*/checkpoint-*/whole")):
-        time.sleep(0.002)
-    first.send_signal(signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL
-    done = subprocess.run(again, capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout == f"{out}\n"
-    assert "going on: " in done.stderr
-    same(whole, out)
-    assert not (out / "parts").exists()
 
 
 def stop_at(monkeypatch, step):

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import polars as pl
@@ -19,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import headtool
 from headtool.models.locate import locate
-from shell import call, spawn
+from shell import call
 
 SMALL = {"limit": 20, "quiet": True}
 
@@ -78,27 +73,6 @@ def test_shards_are_the_whole_bit_for_bit(whole, tmp_path, capsys):
         assert said.code == 0
     for name in ("importance", "losses", "gradfisher"):
         assert_frame_equal(table(out, name), table(whole, name))
-
-
-def test_a_killed_sweep_goes_on(tmp_path):
-    """kill -9 loses at most the part that was being made; the result is that of an undisturbed run."""
-    args = ["score", "demo", "--scores", "ablation", "--limit", "150", "-q", "--threads", "1", "--out"]
-    command = [sys.executable, "-m", "headtool", *args, str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(3000):
-        parts = list((tmp_path / "run").glob("parts/*/*.part"))
-        if len(parts) >= 3 or process.poll() is not None:
-            break
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    there = len(list((tmp_path / "run").glob("parts/*/*.part")))
-    assert there >= 3
-    again = spawn(*[a for a in args if a != "-q"], tmp_path / "run", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert f"going on: {there} of" in again.stderr
-    fresh = headtool.score("demo", scores="ablation", limit=150, threads=1, quiet=True, out=tmp_path / "fresh")
-    assert_frame_equal(table(tmp_path / "run", "losses"), table(fresh, "losses"))
 
 
 @pytest.mark.parametrize("mode", ["mean", "resample"])
@@ -226,52 +200,3 @@ def test_the_plan_of_a_sweep(tmp_path, capsys):
     assert said.code == 0
     assert "parts" in said.out
     assert not (tmp_path / "run").exists()
-
-
-def test_ranks_sample_together_and_a_killed_sample_goes_on(tmp_path):
-    """Two ranks decide alike after each round, and so does a run that was killed between rounds."""
-    ask = [
-        "score",
-        "demo-encoder",
-        "--scores",
-        "ablation",
-        "--ablate-error",
-        "0.03",
-        "--subset",
-        "150",
-        "--threads",
-        "1",
-    ]
-    command = [sys.executable, "-m", "headtool", *ask, "-q", "--out"]
-    alone = headtool.score(
-        "demo-encoder",
-        scores="ablation",
-        ablate_error=0.03,
-        subset="150",
-        threads=1,
-        quiet=True,
-        out=tmp_path / "alone",
-    )
-    ranks = [
-        subprocess.Popen(
-            [*command, "two"],
-            cwd=tmp_path,
-            env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-        )
-        for r in (0, 1)
-    ]
-    assert [rank.communicate()[0] for rank in ranks] == [b"two\n", b""]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    for _ in range(3000):
-        if list((tmp_path / "killed").glob("parts/*/ablation-round-00-*.part")) or process.poll() is not None:
-            break
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    again = spawn(*ask, "--out", "killed", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    for name in ("importance", "losses"):
-        for other in ("two", "killed"):
-            assert_frame_equal(table(tmp_path / other, name), table(alone, name), check_exact=True)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import polars as pl
@@ -20,7 +15,7 @@ from headtool.faults.fault import Fault, editing
 from headtool.models import sites
 from headtool.models.locate import locate
 from headtool.models.open import open_model
-from shell import call, spawn
+from shell import call
 
 # Of the encoder, whose rows are the shortest; a whole run of it takes a second.
 SMALL = {
@@ -145,41 +140,6 @@ def test_shards_are_the_whole(whole, tmp_path, capsys):
         assert said.out.strip() == str(out)
     for name in ("trials", "sequences", "summary", "detectors", "bounds", "kv_check"):
         assert_frame_equal(table(out, name), table(whole, name))
-
-
-def test_a_killed_run_goes_on(tmp_path):
-    """kill -9 loses at most the part that was being made; the tables are those of an undisturbed run."""
-    args = [
-        "inject",
-        "demo",
-        "--seeds",
-        "1-3",
-        "--runs",
-        "1",
-        "--sequences",
-        "12",
-        "--calibrate",
-        "6",
-        "--threads",
-        "1",
-    ]
-    command = [sys.executable, "-m", "headtool", *args, "-q", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(6000):
-        if len(list((tmp_path / "run").glob("parts/*/trials-*.part"))) >= 3 or process.poll() is not None:
-            break
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    there = len(list((tmp_path / "run").glob("parts/*/trials-*.part")))
-    assert there >= 3
-    again = spawn(*args, "--out", tmp_path / "run", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert f"going on: {there} of" in again.stderr
-    fresh = spawn(*args, "-q", "--out", tmp_path / "fresh", cwd=tmp_path)
-    assert fresh.returncode == 0
-    for name in ("trials", "summary", "detectors", "bounds"):
-        assert_frame_equal(table(tmp_path / "run", name), table(tmp_path / "fresh", name))
 
 
 def test_done_is_done(whole, capsys):

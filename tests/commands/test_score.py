@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import polars as pl
@@ -88,21 +85,6 @@ def test_shards_are_the_whole_bit_for_bit(whole, tmp_path, capsys):
         assert status == ("done" if i == 3 else "running")
     for name in ("scores_raw", "scores_combined", "heads"):
         assert_frame_equal(table(out, name), table(whole, name), check_exact=True)
-
-
-def test_a_killed_run_goes_on_where_it_stopped(whole, tmp_path):
-    """kill -9 as soon as a part is there: the same call finishes the rest, and the table is that of a whole run."""
-    out = tmp_path / "run"
-    call_again = [sys.executable, "-m", "headtool", "score", "demo", "--scores", "out,ent,task,combined,induction"]
-    call_again += [*QUICK[:-1], "--out", str(out)]
-    first = subprocess.Popen(call_again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while first.poll() is None and not list(out.glob("parts/*/*.part")):
-        time.sleep(0.002)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    done = subprocess.run(call_again, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{out}\n"
-    assert_frame_equal(table(out), table(whole), check_exact=True)
 
 
 def test_a_damaged_part_is_made_again(whole, tmp_path, capsys, monkeypatch):
@@ -195,32 +177,6 @@ def test_a_lost_manifest_is_no_lost_run(tmp_path, capsys):
     (out / "manifest.json").write_text("[1")
     assert call(capsys, "score", "demo", "--scores", "out", *QUICK, "--out", out).code == 0
     assert json.loads((out / "manifest.json").read_text())["status"] == "done"
-
-
-def test_rank_0_waits_for_the_others_and_merges(whole, tmp_path):
-    """Two processes with torchrun's environment: rank 1 says nothing, rank 0 has the result."""
-    args = [
-        sys.executable,
-        "-m",
-        "headtool",
-        "score",
-        "demo",
-        "--scores",
-        "out,ent,task,combined,induction",
-        *QUICK,
-        "--out",
-        "run",
-    ]
-    ranks = [
-        subprocess.Popen(
-            args, cwd=tmp_path, env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"}, stdout=subprocess.PIPE, text=True
-        )
-        for r in (0, 1)
-    ]
-    said = [rank.communicate()[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    assert said == ["run\n", ""]
-    assert_frame_equal(table(tmp_path / "run"), table(whole), check_exact=True)
 
 
 def test_dry_run_plans_what_the_run_does(tmp_path, capsys):

@@ -45,15 +45,16 @@ class Stage:
         process.wait()
         return process
 
-    def half_done(self, job: Job, out: Path, parts: int = 2) -> list[Path]:
+    def half_done(self, job: Job, out: Path, parts: int = 2, pattern: str | None = None) -> list[Path]:
         """Kill the job as soon as so many of its parts are there; a run that was too quick is started over."""
+        pattern = pattern or job.parts or ""
         for _ in range(20):
             process = self.start(job, out)
-            while not process.over() and len(list(out.glob(job.parts or ""))) < parts:
+            while not process.over() and len(list(out.glob(pattern))) < parts:
                 time.sleep(0.001)
             process.send(signal.SIGSTOP)  # between its steps, it does not slip away while the next line is on its way
             process.send(signal.SIGKILL)
-            if process.wait() == -signal.SIGKILL and len(left := sorted(out.glob(job.parts or ""))) >= parts:
+            if process.wait() == -signal.SIGKILL and len(left := sorted(out.glob(pattern))) >= parts:
                 return left
             self.run(job, out)
             for file in sorted(out.rglob("*"), reverse=True):

@@ -52,7 +52,7 @@ def through(warm, job: Job, out: Path) -> dict[str, str]:
 
 def until(job: Job, out: Path, over) -> None:
     """Wait until a run is well into its work."""
-    while not over() and not list(out.glob(PARTS.get(job.name) or job.parts or "")):
+    while not over() and not list(out.glob(job.under_way or job.parts or "")):
         time.sleep(0.001)
 
 

@@ -76,8 +76,17 @@ def one_line(process, says, code=1):
 
 
 @over()
-def test_kill_9_at_random_moments(stage, tmp_path, job):
-    stage.kills(job, tmp_path / "run", random.Random(job.name), at_most=1)
+def test_kill_9(stage, tmp_path, job):
+    """Once it is under way, and what it then goes on with at a random moment: what was there is not made again."""
+    run = tmp_path / "run"
+    if job.parts:
+        stage.half_done(job, run, parts=1, pattern=job.under_way)
+    again = stage.start(job, run)
+    time.sleep(random.Random(job.name).uniform(0, stage.seconds[job.name]))
+    again.send(signal.SIGKILL)
+    assert again.wait() in (0, -signal.SIGKILL), again.err
+    said = again.err + stage.finish(job, run).err
+    assert not job.parts or "going on: " in said or "goes on: " in said, said
 
 
 def flip(file, where=0.5):
