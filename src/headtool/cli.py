@@ -118,34 +118,44 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
     _settle_streams()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its C++ warns of, it says once a process and past us
-    with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
-        signal.signal(signal.SIGTERM, _terminate)
+    _on_sigterm(_terminate)
     _plug_in()
+    try:
+        code = _run()
+    except (Terminated, KeyboardInterrupt) as stopped:
+        code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
+        _on_sigterm(signal.SIG_IGN)
+        how = "interrupted" if code == INTERRUPTED else "terminated"
+        print(f"headtool: {how}; the same command goes on where it stopped", file=sys.stderr)
+    _on_sigterm(signal.SIG_DFL)
+    _close(code)
+
+
+def _run() -> int:
+    """The exit code of the command line; what there is to say of an error has been said."""
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
-    except Terminated:
-        code = TERMINATED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+        return int(code)
     except typer.Abort:
-        code = INTERRUPTED
+        raise KeyboardInterrupt from None
     except typer.TyperException as error:  # a wrong flag, a missing argument
-        code = _usage(error)
+        return _usage(error)
     except Exception as error:
+        _on_sigterm(signal.SIG_IGN)  # torchrun sends it to those that are left; what is said next says more
         known = translate(error)
         if known is None:
             traceback.print_exc()
             print("headtool: error: this is a bug in headtool; please report it with the lines above", file=sys.stderr)
-            code = 1
-        else:
-            code = known.code
-            if str(known):
-                _say(str(known), known.hint)
-    if code in (INTERRUPTED, TERMINATED):
-        how = "interrupted" if code == INTERRUPTED else "terminated"
-        print(f"headtool: {how}; the same command goes on where it stopped", file=sys.stderr)
-    _close(code)
+            return FAILED
+        if str(known):
+            _say(str(known), known.hint)
+        return known.code
+
+
+def _on_sigterm(do: Any) -> None:
+    with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
+        signal.signal(signal.SIGTERM, do)
 
 
 def _terminate(*_: Any) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,12 @@ from headtool.causal.metrics import LEVELS, Metrics
 from headtool.causal.model import CausalModel, Settings
 from headtool.causal.rows import Rows
 from headtool.causal.tokens import NumberTokenizer
+from headtool.record import locks
 from headtool.record.files import write_text
 from headtool.record.run import Run
 from headtool.training import loop
 from headtool.training.loop import Recipe
 
-POLL = 0.2  # seconds between two looks for what rank 0 puts down
 CALIBRATED = 1000  # training rows whose errors give the plain model its intervals
 
 
@@ -71,7 +70,7 @@ def _one(
 ) -> None:  # fmt: skip
     part, place = parts / f"{name}.json", parts / name
     place.mkdir(exist_ok=True)
-    checkpoint = loop.last_checkpoint(place)
+    checkpoint = loop.last_checkpoint(place, tidy=run.share.index == 0)
     _, total = recipe.steps(len(data.train))
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint:
@@ -87,8 +86,7 @@ def _one(
         tokens=round((total - done) * recipe.batch_size / len(data.train) * data.train.tokens),
     )
     if run.share.index > 0:
-        while not part.is_file():
-            time.sleep(POLL)
+        locks.wait(run.path, run.share, lambda: () if part.is_file() else (0,))
         return
     model.sample = 0
     with run.clock.phase("evaluate"):

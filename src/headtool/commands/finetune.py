@@ -221,7 +221,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     with run.clock.phase("open"):
         recipe = loop.settle(ask, run.share.count)
         plan = {"device": recipe.device.type, "dtype": str(recipe.dtype), "processes": recipe.ranks}
-        place = None if ask.dry_run else course.find(run.path, run.parts(plan), adapters)
+        place = None if ask.dry_run else course.find(run.path, run.parts(plan), adapters, tidy=run.share.index == 0)
         begun = place is not None and place.begun is not None
         opened = classifier.open_classifier(
             locate(str(place.weights)) if place is not None and begun else located,

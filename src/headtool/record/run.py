@@ -21,7 +21,7 @@ from headtool import __version__
 from headtool.console import Console
 from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
-from headtool.record import manifest, seal
+from headtool.record import locks, manifest, seal
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
 from headtool.record.files import read_sealed, sha256, whole, write_sealed, write_text
@@ -39,7 +39,6 @@ MARK = ".headtool"  # a file that says which run a directory holds, should its m
 LEFT = (
     *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
 )  # fmt: skip
-POLL = 0.2  # seconds between two looks for the parts of other ranks
 
 
 class Run:
@@ -93,6 +92,8 @@ class Run:
             )
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
             run._take_over(old)
+        if run.done and not dry and share.index == 0:
+            _remove(path / "parts")  # left by a process that was killed as it finished
         if dry or run.done:
             return run
         run._open(force)
@@ -123,7 +124,10 @@ class Run:
             reason = str(translate(error) or error.strerror)
             raise HeadtoolError(f"{self.path} cannot be made: {reason}", hint="choose another --out") from error
         self._refuse_foreign()
-        self._take_lock()
+        self._lock = locks.take(self.path, self.share)
+        if self._lock is None:
+            hint = "wait for it, or choose another --out"
+            raise HeadtoolError(f"another process is at work on {self.path}", hint=hint, code=FAILED)
         now = self._read_manifest()
         if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
             self._take_over(now)  # another process has finished it meanwhile
@@ -140,47 +144,25 @@ class Run:
         self.manifest["versions"] = manifest.versions()
         self.manifest["git"] = manifest.commit()
         if not self.console.silent:
+            # The mark first: where anything of a run is, it says whose, to the next call and to the other processes of this one.
+            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self.console.log = self.path / "run.log"
             self._write_config()
-            write_sealed(self.path / MARK, {name: self.manifest[name] for name in ("command", "identity", "status")})
             self._write_manifest()
 
     def _refuse_foreign(self) -> None:
         """Keep out of a folder that is somebody's own: --out may be a slip of the pen, or an empty variable."""
-        if (self._read_manifest() or {}).get("identity"):
-            return
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith((".lock-", "."))}
         filled = [
             name
             for name in ("tables", "figures", "ckpt_init", "ckpt_final", "model")
             if any((self.path / name).glob("[!.]*"))
         ]
+        if (self._read_manifest() or {}).get("identity"):  # looked for last: another process may have begun just now
+            return
         begun = "run.log" in names  # a run whose manifest was lost
         if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
             raise HeadtoolError(f"{self.path} is not empty and holds no run", hint="choose another --out")
-
-    def _take_lock(self) -> None:
-        from filelock import FileLock, Timeout
-
-        self._lock = FileLock(self.path / f".lock-{self.share.index + 1}-of-{self.share.count}")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            self._lock = None
-            raise self._busy() from error
-        for other in self.path.glob(".lock-*-of-*"):
-            if not other.name.endswith(f"-of-{self.share.count}"):  # a run shared out in another way
-                try:
-                    with FileLock(other, timeout=0):
-                        pass
-                except Timeout as error:
-                    self._lock.release()
-                    self._lock = None
-                    raise self._busy() from error
-
-    def _busy(self) -> HeadtoolError:
-        hint = "wait for it, or choose another --out"
-        return HeadtoolError(f"another process is at work on {self.path}", hint=hint, code=FAILED)
 
     def __enter__(self) -> Self:
         return self
@@ -222,13 +204,20 @@ class Run:
         """How many parts an earlier attempt under the same plan has left."""
         return len(list(self._parts_folder(plan).glob("*.part")))
 
-    def every_part(self, folder: Path, names: Sequence[str], *, wait: bool) -> bool:
-        """Are all parts there? With wait, stay until they are: other ranks are at work on the rest."""
-        while not all((folder / name).is_file() for name in names):
-            if not wait:
-                return False
-            time.sleep(POLL)
-        return True
+    def every_part(self, folder: Path, names: Sequence[str], *, wait: bool, together: bool = False) -> bool:
+        """Are all parts there? With wait, stay until they are: other processes are at work on the rest.
+
+        A part is made by the process that owns its place in names, or where they work together needs them all. Raises
+        HeadtoolError where one that is waited for is gone.
+        """
+
+        def lacking() -> set[int]:
+            missing = {i % self.share.count for i, name in enumerate(names) if not (folder / name).is_file()}
+            return set(range(self.share.count)) if missing and together else missing
+
+        if wait:
+            locks.wait(self.path, self.share, lacking)
+        return not lacking()
 
     def _parts_folder(self, plan: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(dict(plan), sort_keys=True).encode()).hexdigest()
@@ -278,7 +267,7 @@ class Run:
         write_text(self.path / name, redacted(json.dumps(content, indent=1, allow_nan=False)) + "\n")
 
     def finish(self) -> None:
-        """Close the run: times and memory go into the manifest, the parts go away."""
+        """Close the run: times and memory go into the manifest, the parts go away once no other process reads them."""
         self.manifest |= self.clock.as_dict()
         self.manifest["memory"] = {"peak_rss": peak_memory(), "peak_device": device_memory()}
         self.manifest["warnings"] = self.console.warnings
@@ -288,6 +277,10 @@ class Run:
         seal.close(self.path, self.manifest)
         self._write_manifest()
         self.done = True
+        if self.share.launched:
+            until = time.monotonic() + locks.GONE
+            while locks.others(self.path, self.share) and time.monotonic() < until:
+                time.sleep(locks.POLL)
         _remove(self.path / "parts")
 
     def announce(self) -> Path:

@@ -6,8 +6,10 @@ whole) and the Trainer's checkpoints. Both are all that a run which was stopped 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
+import functools
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from headtool.models import classifier
 from headtool.models.adapter import Adapter
 from headtool.models.classifier import Classifier
 from headtool.models.locate import locate
+from headtool.record import locks
 from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.record.run import Run
 from headtool.training import loop, probe
@@ -25,7 +28,6 @@ from headtool.training.loop import Recipe
 from headtool.training.lora import Lora
 from headtool.training.split import Split
 
-POLL = 0.2  # seconds between two looks for what rank 0 prepares
 START = "start.json"
 
 
@@ -49,15 +51,26 @@ class Finished:
     trained: int
 
 
-def find(run: Path, parts: Path, lora: Lora | None) -> Place:
-    """Look for what an earlier attempt has left."""
+def find(run: Path, parts: Path, lora: Lora | None, *, tidy: bool) -> Place:
+    """Look for what an earlier attempt has left; tidy removes what is broken of it."""
     init, start = run / "ckpt_init", parts / START
     begun = read_sealed(start)
-    if begun is not None and begun["files"] != (fingerprints(init) if init.is_dir() else None):
+    if begun is not None and not _is(init, begun["files"]):
         begun = None
-    checkpoint = loop.last_checkpoint(parts) if begun is not None else None
+    if begun is None and tidy:  # other processes must not go on from what this one does again
+        start.unlink(missing_ok=True)
+        for checkpoint in parts.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    last = loop.last_checkpoint(parts, tidy=tidy) if begun is not None else None
     # A checkpoint of adapters holds them alone: the Trainer puts them on theta0.
-    return Place(init, parts, begun, checkpoint, checkpoint if checkpoint is not None and lora is None else init)
+    return Place(init, parts, begun, last, last if last is not None and lora is None else init)
+
+
+def _is(folder: Path, files: Mapping[str, str]) -> bool:
+    """Are these the fingerprints of a folder's files?"""
+    with contextlib.suppress(FileNotFoundError):  # another process is making it again
+        return folder.is_dir() and fingerprints(folder) == files
+    return False
 
 
 def prepare(run: Run, place: Place, opened: Classifier, train: Split, recipe: Recipe, warm_up: bool) -> Place:
@@ -67,8 +80,9 @@ def prepare(run: Run, place: Place, opened: Classifier, train: Split, recipe: Re
     """
     console = run.console
     if place.begun is None and run.share.index > 0:
-        while (place := find(run.path, place.parts, None)).begun is None:
-            time.sleep(POLL)
+        look = functools.partial(find, run.path, place.parts, None, tidy=False)
+        locks.wait(run.path, run.share, lambda: (0,) if look().begun is None else ())
+        place = look()
         others = classifier.open_classifier(
             locate(str(place.init)), list(opened.adapter.model.config.id2label.values()), device=str(recipe.device)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -68,13 +69,16 @@ def _of(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(OURS): value for name, value in found.items() if name.startswith(OURS)}
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder; half-written and damaged ones are removed."""
+def last_checkpoint(folder: Path, *, tidy: bool) -> Path | None:
+    """The latest whole checkpoint in a folder. tidy removes half-written and damaged ones: of many processes one does."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     while found:
-        if read_sealed(found[-1] / WHOLE) == _content(found[-1]):
-            return found[-1]
-        shutil.rmtree(found.pop())
+        with contextlib.suppress(FileNotFoundError):  # another process is tidying
+            if read_sealed(found[-1] / WHOLE) == _content(found[-1]):
+                return found[-1]
+        broken = found.pop()
+        if tidy:
+            shutil.rmtree(broken)
     return None
 
 
