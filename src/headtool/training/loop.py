@@ -65,8 +65,11 @@ def settle(ask: Any, ranks: int) -> Recipe:
 
 
 def _of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Our metrics among those that the Trainer gives; its own eval_loss is rounded by batches."""
-    return {name.removeprefix(OURS): value for name, value in found.items() if name.startswith(OURS)}
+    """Our metrics among those that the Trainer gives; its own eval_loss is rounded by batches.
+
+    By their names: so a checkpoint gives back what it was told, and a run that goes on leaves the same bytes.
+    """
+    return {name.removeprefix(OURS): value for name, value in sorted(found.items()) if name.startswith(OURS)}
 
 
 def last_checkpoint(folder: Path, *, tidy: bool) -> Path | None:
