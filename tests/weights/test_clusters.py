@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints import table, write
-from headtool.weights.clusters import chord, sharpness
+from headtool.weights.elbow import chord, sharpness
 from shell import call
 
 VOCABULARY, PLANTED = 1800, 9
