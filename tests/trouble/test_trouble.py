@@ -116,11 +116,17 @@ def test_a_damaged_part(stage, tmp_path, job, damage):
     stage.finish(job, tmp_path / "run")
 
 
+FILES = ("optimizer.pt", "whole", "model.safetensors", "scheduler.pt", "trainer_state.json", "rng_state.pth")
+
+
 @pytest.mark.parametrize(
-    "name", ["optimizer.pt", "whole", *(("model.safetensors", "trainer_state.json", "rng_state.pth") if ALL else ())]
+    ("training", "name"),
+    [(t, n) for t in ("finetune", "causal") for n in FILES]
+    if ALL
+    else [("finetune", "optimizer.pt"), ("causal", "whole")],
 )
-def test_any_file_of_the_last_checkpoint(stage, tmp_path, name):
-    job = BY_NAME["finetune"]
+def test_any_file_of_the_last_checkpoint(stage, tmp_path, training, name):
+    job = BY_NAME[training]
     parts = stage.half_done(job, tmp_path / "run")
     flip(parts[-1].parent / name)
     stage.finish(job, tmp_path / "run")
@@ -218,11 +224,12 @@ def test_nobody_reads_stdout(stage, tmp_path, job):
 
 
 @pytest.mark.parametrize("closed", [[2], [1, 2]], ids=["stderr", "both"])
-def test_a_stream_is_closed_from_the_start(stage, tmp_path, closed):
-    process = stage.run(JOBS[0], tmp_path / "run", closed=closed)
+@over("score")
+def test_a_stream_is_closed_from_the_start(stage, tmp_path, job, closed):
+    process = stage.run(job, tmp_path / "run", closed=closed)
     assert process.code == 0, process.err
     assert process.out == ("" if 1 in closed else f"{tmp_path / 'run'}\n")
-    stage.check(JOBS[0], tmp_path / "run")
+    stage.check(job, tmp_path / "run")
 
 
 @over("score", "finetune")
