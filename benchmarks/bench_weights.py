@@ -9,23 +9,27 @@ Qwen3-4B, and a real BERT where --bert names one. Each engine runs in a process 
     tables        the same without figures
     moments       headtool inspect-weights --spectrum none, without figures
     transformers  from_pretrained, then for each matrix torch.linalg.matrix_rank in float32, mean, std, min, max, sparsity
-    weightwatcher from_pretrained, then WeightWatcher().analyze() (by --peers PYTHON where it is installed elsewhere)
+    weightwatcher from_pretrained, then WeightWatcher().analyze() (by --peers PYTHON where it is installed elsewhere; left
+                  out where it is not installed)
     floor         the time of what cannot be left out, at rates measured in a process of its own: reading every byte, the
                   Gram matrix of every matrix in the precision it was taken in, its eigenvalues
     touch         reading every byte, widening every element to float32 and adding it up once: the floor of moments
 
-Prints CPU seconds (user and system), wall seconds and peak resident memory, and ratios over headtool's.
+Prints CPU seconds (user and system, start-up included), wall seconds and peak resident memory, and ratios over headtool's;
+of moments also what is left of them without start-up and tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 SHAPES = {
@@ -35,6 +39,9 @@ SHAPES = {
            "num_key_value_heads": 8, "vocab_size": 151936, "head_dim": 128},
 }  # fmt: skip
 SHARD = 300e6
+PEERS = {
+    "transformers": "loading with transformers, `matrix_rank` of each matrix", "weightwatcher": "weightwatcher `analyze`",
+}  # fmt: skip
 
 
 def make(which: str, folder: Path) -> None:
@@ -191,6 +198,12 @@ def spawn(call: list[str], threads: int) -> dict:
     }  # fmt: skip
 
 
+def installed(python: str, package: str) -> bool:
+    """Does an interpreter have a package?"""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", code]).returncode == 0
+
+
 def measure(folder: str, args: argparse.Namespace, scratch: Path) -> dict[str, list[dict]]:
     run = str(scratch / "run")
     inspect = [sys.executable, "-m", "headtool", "inspect-weights", folder, "--force", "-q", "--out", run]
@@ -204,6 +217,9 @@ def measure(folder: str, args: argparse.Namespace, scratch: Path) -> dict[str, l
         for name, call in calls.items():
             if name in args.engines.split(","):
                 found[name].append(spawn(call, args.threads))
+                if name == "moments" and found[name][-1]:
+                    told = json.loads(Path(run, "manifest.json").read_text(encoding="utf-8"))
+                    found[name][-1]["examine_s"] = told["phases"]["examine"]["cpu_s"]
             if name == "tables":
                 table = f"{run}/tables/parameters.parquet"
                 found["rates"].append(
@@ -230,6 +246,20 @@ def report(which: str, found: dict[str, list[dict]]) -> dict[str, dict]:
             f"         {r['peak_mb'] / base['peak_mb']:8.2f}        {r['cpu_s'] / over:8.2f}  {r['said'][-40:]}",
             flush=True,
         )
+        if name == "moments":
+            print(f"{'  examine alone':13} {r['examine_s']:5.2f} {r['examine_s'] / over:56.2f}")
+    for name, beside in PEERS.items() if which == "0.5B" else ():
+        if name in best:
+            peer, peaks = best[name], [f"{each['peak_mb'] / 1000:.2f}" for each in (base, best[name])]
+            print(
+                f"headline: `inspect-weights`, Qwen2.5-0.5B's shapes, 988 MB | {beside} | "
+                f"{peer['cpu_s'] / base['cpu_s']:.1f} times less CPU time | {' against '.join(peaks)} GB"
+            )
+    if which == "0.5B" and "tables" in best:
+        print(
+            "headline: the same without figures | reading, Gram matrices and eigenvalues alone | "
+            f"{best['tables']['cpu_s'] / floor:.2f} times their CPU time | {best['tables']['peak_mb'] / 1000:.2f} GB"
+        )
     return {name: {k: v for k, v in r.items() if k != "said"} for name, r in best.items()} | {"rates": rate}
 
 
@@ -254,6 +284,12 @@ def main() -> None:
         which, *rest = args.child
         make(rest[0], Path(rest[1])) if which == "make" else children[which](*rest)
         return
+    engines = args.engines.split(",")
+    if "weightwatcher" in engines and not installed(args.peers, "weightwatcher"):
+        print("weightwatcher: not installed, left out")
+        args.engines = ",".join(name for name in engines if name != "weightwatcher")
+    # As an installer does: with PYTHONDONTWRITEBYTECODE each process would compile it again.
+    compileall.compile_dir(Path(find_spec("headtool").origin).parent, quiet=2)  # type: ignore[union-attr, arg-type]
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
         targets = {"bert": args.bert} if args.bert else {}

@@ -10,15 +10,17 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from importlib import metadata
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headtool import __version__
 from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, HeadtoolError, Terminated, translate
 from headtool.redact import redacted
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS = (
     "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
@@ -30,23 +32,12 @@ def module_of(command: str) -> str:
     return f"headtool.commands.{command.replace('-', '_')}"
 
 
-app = typer.Typer(
-    name="headtool",
-    help="Study the attention heads of transformer models.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
 def _show_version(value: bool) -> None:
     if value:
         print(f"headtool {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
@@ -70,12 +61,14 @@ def _silent(command: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
-def _plugins() -> dict[str, metadata.EntryPoint]:
+def _plugins() -> dict[str, EntryPoint]:
     """Commands of other packages, by name; a name of our own is ours."""
+    from importlib import metadata  # reads mail headers, and is slow to import for that
+
     return {e.name: e for e in metadata.entry_points(group="headtool.commands") if e.name not in COMMANDS}
 
 
-def _absent(entry: metadata.EntryPoint) -> Callable[..., None]:
+def _absent(entry: EntryPoint) -> Callable[..., None]:
     """What stands for a plug-in's command until a command line names it: a name for --help, and no import."""
 
     def run(ctx: typer.Context) -> None:
@@ -93,25 +86,42 @@ def _absent(entry: metadata.EntryPoint) -> Callable[..., None]:
     return run
 
 
-def _plug_in() -> None:
-    """Put the command of a plug-in in its place, where the command line (or that being completed) names it."""
+def _application() -> typer.Typer:
+    """The app, with as many commands as the command line (or that being completed) needs: one that it begins with needs no
+    other, and the flags of all of them take longer to set up than many a command line to run.
+    """
+    app = typer.Typer(
+        name="headtool",
+        help="Study the attention heads of transformer models.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
     typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS")
     words = typed.split()[1:] if typed else sys.argv[1:]
-    named = next((word for word in words if not word.startswith("-")), None)
-    entry = _plugins().get(named or "")
-    if entry is None:
-        return
-    with contextlib.suppress(Exception):  # what stands for it says what is wrong, should it be called
-        command = entry.load()
-        app.registered_commands = [known for known in app.registered_commands if known.name != entry.name]
-        app.command(name=entry.name)(_silent(command))
+    whole = len(words) > 1 or not typed  # the last word of a line being completed may go on
+    if words[:1] == ["--version"]:
+        return app
+    ours: Sequence[str] = words[:1] if whole and words and words[0] in COMMANDS else COMMANDS
+    for name in ours:
+        app.command(name=name)(_silent(importlib.import_module(module_of(name)).command))
+    if ours is COMMANDS:
+        named = next((word for word in words if not word.startswith("-")), None)
+        for entry in _plugins().values():
+            _plug_in(app, entry, load=entry.name == named)
+    return app
 
 
-for _name in COMMANDS:
-    app.command(name=_name)(_silent(importlib.import_module(module_of(_name)).command))
-for _entry in _plugins().values():
-    _anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(name=_entry.name, help=f"From the plug-in {_entry.value}.", context_settings=_anything)(_absent(_entry))
+def _plug_in(app: typer.Typer, entry: EntryPoint, load: bool) -> None:
+    """The command of a plug-in, where the command line names it; else, or where it cannot be loaded, what stands for it."""
+    if load:
+        with contextlib.suppress(Exception):  # what stands for it says what is wrong, should it be called
+            app.command(name=entry.name)(_silent(entry.load()))
+            return
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name=entry.name, help=f"From the plug-in {entry.value}.", context_settings=anything)(_absent(entry))
 
 
 def main() -> None:
@@ -119,7 +129,6 @@ def main() -> None:
     _settle_streams()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its C++ warns of, it says once a process and past us
     _on_sigterm(_terminate)
-    _plug_in()
     try:
         code = _run()
     except (Terminated, KeyboardInterrupt) as stopped:
@@ -134,7 +143,7 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command line; what there is to say of an error has been said."""
     try:
-        code = app(standalone_mode=False) or 0
+        code = _application()(standalone_mode=False) or 0
         sys.stdout.flush()
         return int(code)
     except typer.Abort:

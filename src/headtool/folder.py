@@ -10,10 +10,14 @@ import ast
 import functools
 import importlib
 import warnings
-from importlib import metadata, resources
+from importlib import resources
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from headtool.errors import unknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @functools.cache
@@ -42,7 +46,14 @@ def group(package: str) -> str:
 
 def offered(package: str) -> tuple[str, ...]:
     """The names at home and those of plug-ins, for TAB."""
-    return (*names(package), *sorted(entry.name for entry in metadata.entry_points(group=group(package))))
+    return (*names(package), *sorted(plugins(package)))
+
+
+def plugins(package: str) -> dict[str, EntryPoint]:
+    """The entry points of a folder's plug-ins, by the name that each answers to."""
+    from importlib import metadata  # slow to import, and names at home do without
+
+    return {entry.name: entry for entry in metadata.entry_points(group=group(package))}
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:
@@ -54,10 +65,10 @@ def load(package: str, name: str, kind: str) -> ModuleType:
     at_home = modules(package)
     if name in at_home:
         return importlib.import_module(at_home[name])
-    plugins = {entry.name: entry for entry in metadata.entry_points(group=group(package))}
-    if name in plugins:
+    others = plugins(package)
+    if name in others:
         try:
-            return plugins[name].load()
+            return others[name].load()
         except Exception as error:
-            warnings.warn(f"the plug-in {plugins[name].value} cannot be loaded: {error}", stacklevel=2)
-    raise unknown(kind, name, [*at_home, *sorted(plugins)])
+            warnings.warn(f"the plug-in {others[name].value} cannot be loaded: {error}", stacklevel=2)
+    raise unknown(kind, name, [*at_home, *sorted(others)])

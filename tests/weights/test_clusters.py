@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints import table, write
-from headtool.weights.clusters import chord, sharpness
+from headtool.figures.clusters import APART, apart
+from headtool.weights.elbow import chord, sharpness
 from shell import call
 
 VOCABULARY, PLANTED = 1800, 9
@@ -141,3 +142,12 @@ def test_a_bend_is_sharp_and_a_smooth_curve_is_not():
     for power in (0.05, 0.3, 1.0):
         assert sharpness(k, k**-power) < 0.65
     assert sharpness(k, -k) == 0
+
+
+def test_marks_of_clusters_do_not_hide_each_other():
+    points = np.array([[0.0, 0.0], [0.05, 0.0], [0.0, 0.1], [3.0, 3.0], [3.0, 3.0]])
+    moved = apart(points)
+    gaps = np.linalg.norm(moved[:4, None] - moved[None, :4], axis=2)[~np.eye(4, dtype=bool)]
+    assert gaps.min() > 0.9 * APART
+    np.testing.assert_array_equal(moved[3:], points[3:])  # at the same place there is no way to tell which way to go
+    assert np.abs(moved[:3] - points[:3]).max() < 2 * APART

@@ -203,7 +203,8 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
         if not merged_already:
             outcome.write(run, found, parts, ask)
             run.finish()
-            console.show(*outcome.summary(run, found))
+            if console.talks:
+                console.show(*outcome.summary(run, found))
     return run.announce()
 
 

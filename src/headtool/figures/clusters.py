@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headtool.figures.places import settle
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -14,6 +16,7 @@ PANELS = {
     "inertia": "inertia (mean squared distance)", "chord_distance": "chord over the curve of inertia",
     "silhouette": "silhouette", "calinski_harabasz": "Calinski-Harabasz index",
 }  # fmt: skip
+APART = 0.24  # inches between the middles of two marks
 NAMED = 12  # clusters that are written into the projection
 
 
@@ -21,8 +24,10 @@ def elbow(curve: Mapping[str, Sequence[Any]], k: int, title: str) -> Figure:
     """One panel a measure over the number of clusters; the dashed line is the number taken, the grey one the chord."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    width, tall = 9.6, 5.6
+    figure = Figure(figsize=(width, tall))
+    figure.subplots_adjust(0.6 / width, 0.5 / tall, 1 - 0.1 / width, 1 - 0.65 / tall, wspace=0.15, hspace=0.38)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / tall, va="top")
     for axis, (name, told) in zip(figure.subplots(2, 2).ravel(), PANELS.items(), strict=True):
         known = [(x, y) for x, y in zip(curve["k"], curve[name], strict=True) if y is not None]
         axis.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=3.5, color="#0f766e")
@@ -34,6 +39,7 @@ def elbow(curve: Mapping[str, Sequence[Any]], k: int, title: str) -> Figure:
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25, linewidth=0.5)
         axis.legend(fontsize=7)
+    settle(figure, 0.25)
     return figure
 
 
@@ -57,11 +63,6 @@ def projection(
     for c in range(shown):
         mine = labels == c
         axis.scatter(points[mine, 0], points[mine, 1], s=4, color=colours[c], linewidths=0, alpha=0.6, rasterized=True)
-    for c in range(shown):
-        axis.annotate(
-            str(c), centres[c], ha="center", va="center", fontsize=8, color="black",
-            bbox={"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": colours[c]},
-        )  # fmt: skip
     marks = [
         Line2D([], [], color=colours[c], marker="o", linestyle="none", label=f"{c}: {_plain(words[c])}")
         for c in range(shown)
@@ -74,11 +75,32 @@ def projection(
     room = 0.05 * np.maximum(high - low, 1e-9)
     axis.set_xlim(low[0] - room[0], high[0] + room[0])
     axis.set_ylim(low[1] - room[1], high[1] + room[1])
+    size = np.array([6.8, 5.4]) / (high - low + 2 * room)  # inches of the panel a unit, about
+    for c, at in enumerate(apart(centres[:shown] * size) / size):
+        axis.annotate(
+            str(c), centres[c], at, ha="center", va="center", fontsize=8, color="black",
+            bbox={"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": colours[c]},
+            arrowprops={"arrowstyle": "-", "color": colours[c]},
+        )  # fmt: skip
     axis.set_xlabel("first principal axis", fontsize=8)
     axis.set_ylabel("second principal axis", fontsize=8)
     axis.tick_params(labelsize=7)
     figure.legend(handles=marks, fontsize=7, loc="outside right upper", frameon=False, title="cluster: nearest tokens")
     return figure
+
+
+def apart(points: np.ndarray) -> np.ndarray:
+    """The points, those moved away from each other that lie closer together than two marks of a cluster are wide."""
+    points = points.astype(float)
+    for _ in range(50):
+        gaps = points[:, None] - points[None]
+        far = np.linalg.norm(gaps, axis=2) + np.eye(len(points)) * APART
+        if far.min() >= APART:
+            break
+        short = np.maximum(APART - far, 0) / 2
+        along = np.divide(gaps, far[:, :, None], out=np.zeros_like(gaps), where=far[:, :, None] > 0)
+        points += (short[:, :, None] * along).sum(1)
+    return points
 
 
 def _plain(words: Sequence[str]) -> str:

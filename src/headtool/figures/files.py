@@ -19,7 +19,7 @@ def save(figure: Figure, path: Path) -> None:
 
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" leaves one that has everything drawn once more for each format
     for suffix in ("png", "svg"):
         with whole(path.with_suffix(f".{suffix}")) as file:
             figure.savefig(file, format=suffix, dpi=DPI)

@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headtool.figures.places import settle
 from headtool.record.tables import SCORES
 
 if TYPE_CHECKING:
     import polars as pl
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CELL = 0.28  # inches
 ROOMY = 24  # up to this many rows or columns each is labelled
+LEFT, ABOVE, BELOW = 0.5, 0.3, 0.4  # inches about all panels
+BESIDE, BETWEEN = 0.95, 0.35  # inches beside a panel, for its colours, and above it
 
 
 def heatmaps(
     heads: pl.DataFrame, columns: dict[str, str], title: str, *, most_across: int | None = None, span: float = 9.0
 ) -> Figure:
-    """One heat map a column of a heads table; columns maps score -> column. Missing cells are grey.
+    """One heat map a column of a heads table; columns maps score -> column. Missing cells are grey. Layers are labelled on the
+    left, heads at the bottom: all panels have the same.
 
     span is the length of the longer side of a panel, in inches, where its cells are not of their full size.
     """
@@ -32,13 +37,19 @@ def heatmaps(
     across = min(len(columns), most_across or (2 if n > 16 else 3 if n > 8 else 4))
     down = -(-len(columns) // across)
     cell = min(CELL, span / max(layers, n))
-    width, height = max(n * cell, 1.9) + 1.3, max(layers * cell, 1.3) + 0.9
-    figure = Figure(figsize=(across * width, down * height + 0.45), layout="constrained")
-    figure.suptitle(title)
-    axes = np.atleast_1d(figure.subplots(down, across, squeeze=False).ravel())
-    for axis in axes[len(columns) :]:
-        axis.set_visible(False)
-    for axis, (score, column) in zip(axes, columns.items(), strict=False):
+    wide, high = max(n * cell, 1.9), max(layers * cell, 1.3)
+    # Places in inches rather than a layout engine, which draws everything several times more to find them.
+    width, height = LEFT + across * (wide + BESIDE), ABOVE + down * (high + BETWEEN) + BELOW
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1 - 0.1 / height, va="top")
+
+    def place(x: float, y: float, w: float, h: float) -> Axes:
+        return figure.add_axes((x / width, y / height, w / width, h / height))
+
+    for i, (score, column) in enumerate(columns.items()):
+        row, along = divmod(i, across)
+        x, y = LEFT + along * (wide + BESIDE), height - ABOVE - (row + 1) * (high + BETWEEN)
+        axis = place(x, y, wide, high)
         grid = np.full((layers, n), np.nan)
         grid[heads["layer"], heads["head"]] = heads[column].to_numpy()
         axis.set_facecolor("0.85")
@@ -46,12 +57,19 @@ def heatmaps(
         facts = SCORES.get(score)
         unit = f" ({facts.unit})" if facts and facts.unit not in ("", "1") else ""
         axis.set_title(f"{score}: {facts.title}{unit}" if facts else score, fontsize=8)
-        for ticks, count in ((axis.set_xticks, n), (axis.set_yticks, layers)):
-            ticks(np.arange(0, count, 1 if count <= ROOMY else 8 if count > 64 else 4))
         axis.tick_params(labelsize=6)
-        axis.set_xlabel("head", fontsize=7)
-        axis.set_ylabel("layer", fontsize=7)
-        figure.colorbar(image, ax=axis).ax.tick_params(labelsize=6)
-    figure.draw_without_rendering()  # lays the panels out once, so that each savefig need not
-    figure.set_layout_engine("none")
+        lowest = i + across >= len(columns)
+        axis.set_xticks(_places(n) if lowest else [])
+        axis.set_yticks(_places(layers) if along == 0 else [])
+        if lowest:
+            axis.set_xlabel("head", fontsize=7)
+        if along == 0:
+            axis.set_ylabel("layer", fontsize=7)
+        figure.colorbar(image, cax=place(x + wide + 0.1, y, 0.12, high)).ax.tick_params(labelsize=6)
+    settle(figure, 0.22, 0.25)
     return figure
+
+
+def _places(count: int) -> np.ndarray:
+    """Where a row or column of so many is labelled."""
+    return np.arange(0, count, 1 if count <= ROOMY else 8 if count > 64 else 4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headtool.figures.places import settle
 from headtool.record.tables.weights import BLOCK_TYPES
 
 if TYPE_CHECKING:
@@ -60,4 +61,5 @@ def ranks(columns: Mapping[str, Sequence[Any]], title: str) -> Figure:
         span = min(height, 4.0)
         bar = figure.add_axes((1 - 0.7 / width, (1.05 + (height - span) / 2) / tall, 0.15 / width, span / tall))
         figure.colorbar(image, cax=bar).ax.tick_params(labelsize=8)
+    settle(figure)
     return figure

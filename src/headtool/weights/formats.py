@@ -56,8 +56,10 @@ def widener(dtype: str) -> Callable[[np.ndarray, np.ndarray], None]:
 
 
 def _bf16(stored: np.ndarray, out: np.ndarray) -> None:
-    """bfloat16 is the upper half of a float32."""
-    np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
+    """bfloat16 is the upper half of a float32. Two steps are faster than one that converts on the way."""
+    bits = out.view(np.uint32)
+    np.copyto(bits, stored)
+    np.left_shift(bits, 16, out=bits)
 
 
 def _f16(stored: np.ndarray, out: np.ndarray) -> None:

@@ -35,17 +35,17 @@ class Moments:
     zeros: int = 0
     low: float = math.inf
     high: float = -math.inf
-    sums: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # of x, x^2, x^3, x^4
     row: float = 0.0  # largest sum of squares of a row
     column: float = 0.0  # largest sum of squares of a column
     columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
-    _space: dict[str, np.ndarray] = field(default_factory=dict)
+    _space: dict[np.dtype, np.ndarray] = field(default_factory=dict)
 
     def add(self, piece: np.ndarray) -> None:
         """Take in a piece, which is left as it is."""
         if not piece.size:
             return
-        low, high = float(piece.min()), float(piece.max())
+        low, high = float(np.minimum.reduce(piece, None)), float(np.maximum.reduce(piece, None))
         if not (math.isfinite(low) and math.isfinite(high)):
             finite = piece[np.isfinite(piece)]
             nans = int(np.isnan(piece).sum())
@@ -66,10 +66,9 @@ class Moments:
         shifted = x if plain else x * self.scale - self.centre
         np.multiply(shifted, shifted, out=squares)
         near = 1.001 * self.zero_eps**2  # squares tell quickly where no value can be that small
-        if not plain or self.zero_eps < TINY or float(squares.min()) <= near:
+        if not plain or self.zero_eps < TINY or float(np.minimum.reduce(squares, None)) <= near:
             self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
-        x = shifted
-        flat, flat2 = x.ravel(), squares.ravel()
+        flat, flat2 = shifted.ravel(), squares.ravel()
         if self.sides == "rows":
             by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
             self.row = max(self.row, float(by_row.max()))
@@ -80,7 +79,10 @@ class Moments:
             second = float(by_column.sum(dtype=np.float64))
         else:
             second = float(flat @ flat)
-        self.sums += (float(flat @ ones), second, float(flat2 @ flat), float(flat2 @ flat2))
+        # Rows times the same few ones: half the memory that a product with as many ones as values goes through.
+        first = float((shifted @ ones[: x.shape[1]]).sum(dtype=np.float64))
+        for i, more in enumerate((first, second, float(flat2 @ flat), float(flat2 @ flat2))):
+            self.sums[i] += more
 
     def end_block(self) -> None:
         """All rows of a block of columns have been added."""
@@ -88,18 +90,17 @@ class Moments:
         self.columns = 0.0
 
     def _room(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Room for the squares of a piece, and ones to sum it with; kept from piece to piece."""
-        key = str(x.dtype)
-        if key not in self._space or self._space[key].size < 2 * x.size:
-            self._space[key] = np.ones(2 * x.size, x.dtype)
-        room = self._space[key]
-        half = room.size // 2
-        return room[: x.size].reshape(x.shape), room[half : half + x.size]
+        """Room for the squares of a piece, and ones to sum its rows and columns with; kept from piece to piece."""
+        longest = max(x.shape)
+        room = self._space.get(x.dtype)
+        if room is None or room.size < x.size + longest:
+            room = self._space[x.dtype] = np.ones(x.size + longest, x.dtype)
+        return room[: x.size].reshape(x.shape), room[-longest:]
 
     @property
     def mean(self) -> float:
         """Of what was summed: scaled and shifted."""
-        return float(self.sums[0]) / self.n if self.n else 0.0
+        return self.sums[0] / self.n if self.n else 0.0
 
     @property
     def lopsided(self) -> bool:
@@ -124,7 +125,7 @@ class Moments:
             names = ("mean", "std", "var", "min", "max", "abs_max", "kurtosis", "sparsity", "fro_norm")
             return counts | dict.fromkeys(names, math.nan)
         with np.errstate(all="ignore"):
-            m1, m2, m3, m4 = self.sums / self.n
+            m1, m2, m3, m4 = np.array(self.sums) / self.n
             second = max(m2 - m1**2, 0.0) if self.high > self.low else 0.0
             fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
             mean, std = (self.centre + m1) / self.scale, math.sqrt(second) / self.scale

@@ -248,7 +248,7 @@ def _figures(
         )
     if heads:
         frame = tables.build("inspect.heads", heads)
-        made["heads"] = heatmaps(frame, SHOWN_HEADS, f"{label}: heads", most_across=3, span=6.0)
+        made["heads"] = heatmaps(frame, SHOWN_HEADS, f"{label}: heads", most_across=3, span=4.8)
     return made
 
 
