@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from trouble.jobs import JOBS, Job, results
+from trouble.warm import PATIENCE
 
 ALL = os.environ.get("TORTURE") == "1"
 
@@ -72,7 +73,7 @@ def test_one_of_two_is_killed(stage, tmp_path, name, lost):
     assert ranks[lost].wait() == -signal.SIGKILL
     left = ranks[1 - lost]
     left.send(signal.SIGTERM)
-    assert left.wait(60) in (1, 143), left.err
+    assert left.wait() in (1, 143), left.err
     assert one_line(left.err), left.err
     again = through(warm, job, tmp_path / "run")
     assert again == (through(warm, job, tmp_path / "undisturbed") if name in TRAININGS else stage.expected(job))
@@ -87,7 +88,7 @@ def test_torchrun(stage, tmp_path):
     until(job, out, lambda: launched.poll() is not None)
     ranks = {int(p.environ().get("RANK", -1)): p for p in psutil.Process(launched.pid).children()}
     ranks[1].kill()
-    told, said = launched.communicate(timeout=60)
+    told, said = launched.communicate(timeout=PATIENCE)
     assert (launched.returncode, told) == (1, "")
     assert one_line(said), said
     stage.finish(job, out)

@@ -29,6 +29,7 @@ IMPORTED = (
     "headtool.training.course", "headtool.training.outcome", "headtool.reporting.outputs", "headtool.reporting.analysis",
 )  # fmt: skip
 
+PATIENCE = 300  # seconds: on a machine that is busy with other things imports alone take a minute
 
 CLIENT = """
 import array, json, os, signal, socket, sys
@@ -54,7 +55,7 @@ class Process:
     stderr: Path
     code: int | None = None
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         if self.code is None:
             self.line.settimeout(timeout)
             answer = self.line.recv(64)
@@ -110,12 +111,14 @@ class Warm:
         self.count += 1
         out, err = self.path / f"{self.count}.out", self.path / f"{self.count}.err"
         line = socket.socket(socket.AF_UNIX)
-        for _ in range(600):
+        until = time.monotonic() + PATIENCE
+        while True:
             try:
                 line.connect(str(self.path / "socket"))
                 break
             except (FileNotFoundError, ConnectionRefusedError):
                 assert self.server.poll() is None
+                assert time.monotonic() < until, "it does not answer"
                 time.sleep(0.1)
         with out.open("wb") as keep, err.open("wb") as keep_err:
             stdin = os.open(os.devnull, os.O_RDONLY)
@@ -129,7 +132,7 @@ class Warm:
             }
             line.sendmsg([json.dumps(ask).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
             os.close(stdin)
-        line.settimeout(60)
+        line.settimeout(PATIENCE)
         return Process(int(line.recv(64)), line, out, err)
 
     def run(self, *args: object, **how) -> Process:
