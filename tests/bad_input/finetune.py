@@ -38,6 +38,9 @@ FLAGS = (
     case(f"{DEMO} --dtype fp16 --device cpu", "--dtype fp16: a CPU does not train in it"),
     case(f"{DEMO} --device cuda:99", "--device cuda:99: it is not there"),
     case(f"{DEMO} --text-field a", "the fields of the task 'demo' are known"),
+    case(f"{DEMO} --lora", "--lora needs the package peft", "peft is not installed", absent="peft", hint="pip install 'headtool[lora]'"),
+    case(f"{DEMO} --out run", "run holds another run (finetune, done)", "a run of other arguments in `run`", file("run/manifest.json", {"identity": "x", "command": "finetune", "status": "done"})),
+    case(f"{DEMO} --limit 16 --epochs 1 --lr 1e38 --warmup 0 --threads 1 --out run", "the evaluation loss is nan at step 1", code=1, keeps=True),
     case(f"{DEMO} --out mine", "mine is not empty and holds no run", "a folder with somebody's own checkpoint", file("mine/ckpt_final/weights", "x")),
     case(f"{DEMO} --limit 64 --lr 1e30 --warmup 0 --threads 1 --out run", "the loss is nan at step 2", code=1, keeps=True),
 )  # fmt: skip
