@@ -97,9 +97,16 @@ def main() -> None:
         peak, rest = (f"{each[name] / 1e9:.2f} GB" for name in ("peak", "at_rest"))
         print(f"| {engine} | {each['seconds']:.1f} | {each['tokens']:.1f} | {peak} | {rest} |")
     pairs = list(zip(told["causal"], told["softmax"], strict=True))
+    middle = {}
     for name in ("tokens", "peak"):
         ratios = sorted(a[name] / b[name] for a, b in pairs)
-        print(f"causal / softmax, {name}: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+        middle[name] = statistics.median(ratios)
+        print(f"causal / softmax, {name}: median {middle[name]:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    shape = f"{ask.layers} layers, width 896, vocabulary {ask.vocabulary:,}"
+    print(
+        f"headline: a step of `causal-train`, {shape} | transformers' softmax loss | "
+        f"{middle['tokens']:.2f} of its tokens a CPU second | {middle['peak']:.2f} of its"
+    )
 
 
 if __name__ == "__main__":

@@ -34,10 +34,16 @@ from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SETTINGS: dict[str, list[str]] = {  # of those that do not run as they stand
+SETTINGS: dict[str, list[str]] = {  # of those that do not run as they stand, or for hours
+    "ablation": ["--count", "16", "--heads", "3", "--rounds", "2"],
+    "causal": ["--batch", "2"],
+    "inject": ["--trials", "24"],
     "sampled": ["demo-encoder"],
 }
-VERSIONS = ("headtool", "torch", "transformers", "polars", "numpy", "transformer-lens", "nnsight", "pyvene", "captum")
+VERSIONS = (
+    "headtool", "torch", "transformers", "polars", "numpy", "scipy",
+    "transformer-lens", "nnsight", "pyvene", "captum", "pytorchfi", "weightwatcher",
+)  # fmt: skip
 HEADLINE = "headline: "
 # Runs a command and leaves the CPU time of all its processes, and the memory of the largest, in a file.
 WATCH = """

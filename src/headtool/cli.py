@@ -117,6 +117,7 @@ for _entry in _plugins().values():
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
     _settle_streams()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its C++ warns of, it says once a process and past us
     with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
         signal.signal(signal.SIGTERM, _terminate)
     _plug_in()

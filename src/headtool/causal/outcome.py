@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from headtool.causal.course import Part
@@ -169,10 +168,3 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
     left = "  ".join(f"tables/{name}.parquet" for name in run.manifest["tables"])
     lines.append(f" left     model  {left}  metrics.json  summary.md")
     return [Text(head, style="bold"), shown, Text("\n".join(lines), no_wrap=True)]
-
-
-def show_plan(run: Run, fields: dict[str, Any]) -> Path:
-    """What the run would do, on stdout."""
-    told = {name: human_bytes(value) if name.endswith("_bytes") else value for name, value in fields.items()}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path

@@ -24,13 +24,10 @@ from headtool.console import Console
 from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
-    from headtool.causal.course import Data as Encoded
     from headtool.causal.model import Settings
     from headtool.causal.sources import Sources
-    from headtool.models.adapter import Adapter
     from headtool.models.locate import Located
     from headtool.record.run import Run
-    from headtool.training.loop import Recipe
 
 GROUP, GROUP_CAUSAL = "Training", "Causal model"
 REALS = ("threshold", "reg_weight", "gate_alpha", "gamma0", "b_noise", "epochs", "lr", "weight_decay", "warmup")
@@ -182,7 +179,7 @@ def command(
     from headtool.causal import experiments, numbers, sources, trainer
     from headtool.models import layout
     from headtool.models.locate import locate
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
 
     share = ranks.share(None)
     console = Console(quiet=quiet, verbose=verbose, json=json, silent=share.launched and share.index > 0)
@@ -195,21 +192,15 @@ def command(
     located = locate(model)
     layout.find(located.model_type, family)
     inputs = located.fingerprint() | sides.fingerprints()
-    with Run.start(
+    return carry_out(
         "causal-train",
         arguments,
         inputs,
         label=located.label,
-        out=Path(out) if out is not None else None,
-        force=force,
         console=console,
         share=share,
-        dry=dry_run,
-    ) as run:
-        if run.done and not dry_run:
-            console.note("done already; --force does it again")
-            return run.announce()
-        return _run(run, located, sides, ask)
+        work=lambda run: _run(run, located, sides, ask),
+    )
 
 
 def _check(ask: SimpleNamespace, processes: int) -> None:
@@ -239,10 +230,11 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
 
 def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Path:
     """Read the rows, train and evaluate every configuration, write what came out."""
-    from headtool.causal import course, experiments, outcome, tokens
+    from headtool.causal import course, experiments, outcome, prepare, tokens
     from headtool.causal.model import CausalModel
     from headtool.models.devices import pick_double
     from headtool.models.language import add_row, open_language_model
+    from headtool.record.session import show_plan
     from headtool.training import loop
 
     console = run.console
@@ -262,7 +254,7 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
                 f"{located.folder}: its tokenizer is not a fast one", hint="save it with a tokenizer.json"
             )
     with run.clock.phase("data"):
-        data, settings = _data(run, adapter, reader, sides, ask)
+        data, settings = prepare.read(run, adapter, reader, sides, ask)
     if ask.causal_dim not in (None, adapter.geometry.width):
         console.note(
             f"--causal-dim {ask.causal_dim}: token scores have weights of their own; the decoder's head is not trained by them"
@@ -272,7 +264,7 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
     if ask.baselines:
         configurations[experiments.PLAIN] = experiments.plain(settings)
     if ask.dry_run:
-        return outcome.show_plan(run, _plan(run, adapter, data, configurations, recipe))
+        return show_plan(run, prepare.plan(run, adapter, data, configurations, recipe))
 
     def fresh(settings: Settings) -> CausalModel:
         """The model before training, from its files: one at a time is in memory."""
@@ -296,58 +288,3 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
     run.finish()
     console.show(*outcome.closing(run, found))
     return run.announce()
-
-
-def _data(run: Run, adapter: Adapter, reader: Any, sides: Sources, ask: SimpleNamespace) -> tuple[Encoded, Settings]:
-    """Both sides of the data as tokens, and the settings, regression units included."""
-    from headtool.causal import sources
-    from headtool.causal.course import Data
-    from headtool.causal.model import Settings
-    from headtool.causal.rows import Rows
-    from headtool.causal.tokens import median_and_spread
-
-    subset = opt.number_or("all", ask.subset, "--subset")
-    read = sources.read(
-        sides, limit=ask.limit, subset=subset, subset_seed=ask.subset_seed, seed=ask.seed, made=ask.examples
-    )
-    longest = min(ask.max_length, adapter.longest)
-    train = Rows(read.train, reader, longest, adapter.pad)
-    evaluation = {name: Rows(rows, reader, longest, adapter.pad) for name, rows in read.evaluation.items()}
-    for note in read.notes:
-        run.console.note(note)
-    for name, rows in {"training": train, **evaluation}.items():
-        if rows.cut:
-            run.console.note(f"{name}: {rows.cut} of {len(rows)} rows are cut to {longest} tokens")
-        if rows.spoilt:
-            run.console.warn(f"{name}: {rows.spoilt} rows hold the token {reader.token} and are left out")
-    for name, rows in {"the training rows": train, **evaluation}.items():
-        if not len(rows.targets):
-            raise HeadtoolError(
-                f"there is no number in {name}",
-                hint="name the field of a number with --value-field, or give texts with numbers",
-            )
-    centre, unit = median_and_spread(train.targets) if ask.standardize else (0.0, 1.0)
-    settings = Settings(
-        head=ask.head, distribution=ask.distribution, causal_dim=ask.causal_dim, threshold=ask.threshold,
-        reg_weight=ask.reg_weight, gate_alpha=ask.gate_alpha, gamma0=ask.gamma0, b_noise=ask.b_noise,
-        number_encoding=ask.number_encoding, ovr_reduction=ask.ovr_reduction, negatives=ask.negatives,
-        centre=centre, unit=unit,
-    )  # fmt: skip
-    run.manifest["data"] = {"centre": centre, "unit": unit} | {
-        name: {"examples": len(rows), "tokens": rows.tokens, "numbers": len(rows.targets), "cut": rows.cut}
-        for name, rows in {"train": train, **evaluation}.items()
-    }
-    return Data(train, evaluation, reader), settings
-
-
-def _plan(run: Run, adapter: Adapter, data: Encoded, configurations: Any, recipe: Recipe) -> dict[str, Any]:
-    _, steps = recipe.steps(len(data.train))
-    weights = adapter.parameters * adapter.dtype.itemsize
-    widest = recipe.batch_size * int(data.train.lengths.max())
-    activations = widest * adapter.geometry.width * adapter.geometry.layers * 34 * adapter.dtype.itemsize // 2
-    return {
-        "run": str(run.path), "configurations": list(configurations), "steps": steps * len(configurations),
-        "train_examples": len(data.train), "eval_examples": {name: len(rows) for name, rows in data.evaluation.items()},
-        "tokens": round(data.train.tokens * recipe.epochs) * len(configurations), "parameters": adapter.parameters,
-        "model_bytes": weights, "memory_bytes": 4 * weights + activations,
-    }  # fmt: skip

@@ -149,7 +149,7 @@ def command(
     arguments |= {name: float(arguments[name]) for name in REALS}  # from Python, 3 is 3.0
     from headtool.models import layout
     from headtool.models.locate import locate
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
     from headtool.tasks import splits
 
     share = ranks.share(None)
@@ -163,21 +163,15 @@ def command(
     located = locate(model)
     layout.find(located.model_type, family)
     inputs = located.fingerprint() | sides.fingerprints()
-    with Run.start(
+    return carry_out(
         "finetune",
         arguments,
         inputs,
         label=located.label,
-        out=Path(out) if out is not None else None,
-        force=force,
         console=console,
         share=share,
-        dry=dry_run,
-    ) as run:
-        if run.done and not dry_run:
-            console.note("done already; --force does it again")
-            return run.announce()
-        return _run(run, located, sides, adapters, ask)
+        work=lambda run: _run(run, located, sides, adapters, ask),
+    )
 
 
 def _check(ask: SimpleNamespace, processes: int) -> None:

@@ -13,9 +13,6 @@ from headtool.console import Console
 from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
-    from headtool.faults.campaign import Campaign
-    from headtool.faults.sequences import Sequences
-    from headtool.models.adapter import Adapter
     from headtool.models.locate import Located
     from headtool.record.run import Run
 
@@ -183,7 +180,7 @@ def command(
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.files import sha256
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
     from headtool.tasks import load
 
     share = ranks.share(shard)
@@ -232,114 +229,38 @@ def command(
     if phase == "backward":
         arguments["bounds"] = "none"
     ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration, spread=spread)
-    with Run.start(
-        "inject", arguments, inputs, label=located.label, out=Path(out) if out is not None else None, force=force,
-        console=console, share=share, dry=dry_run,
-    ) as run:  # fmt: skip
-        if run.done and not dry_run:
-            console.note("done already; --force does it again")
-            return run.announce()
-        return _run(run, located, ask)
+    return carry_out(
+        "inject",
+        arguments,
+        inputs,
+        label=located.label,
+        console=console,
+        share=share,
+        work=lambda run: _run(run, located, ask),
+    )
 
 
 def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
-    """Open, read, calibrate, inject what is missing, and, where that completes the set, merge and write."""
-    from headtool.faults import bits, calibration, campaign, cost, course, guard, outcome, work
-    from headtool.faults import sequences as under_test
+    """Prepare, inject what is missing, and, where that completes the set, merge and write."""
+    from headtool.faults import calibration, cost, course, outcome, prepare, work
     from headtool.faults.gather import gather
-    from headtool.models import layout
-    from headtool.models import sites as six
-    from headtool.models.open import kind_of, open_model
-    from headtool.tasks import labels, load
 
     console, forward = run.console, ask.phase == "forward"
-    pattern = bits.parse(ask.pattern)
-    names = guard.names_of("" if ask.detect == "none" or not forward else ask.detect)
-    if ask.data is None and ask.task is None:
-        console.note("neither --data nor --task: the built-in task 'demo'")
-    with run.clock.phase("data"):
-        causal = layout.find(located.model_type, ask.family).causal
-        chosen = load.choose(
-            data=ask.data, task=ask.task, encoder=not causal, fields=ask.field or (), limit=ask.limit, subset=None
-        )
-    with run.clock.phase("open"):
-        classes = labels.count(chosen) if kind_of(located) == "headless" else None
-        adapter = open_model(
-            located, device=ask.device, dtype=ask.dtype, family=ask.family, threads=ask.threads, classes=classes,
-            seed=ask.seed, spread=ask.spread,
-        )  # fmt: skip
-    if adapter.drawn:
-        console.warn(f"the checkpoint has no classifier: one of {classes} classes is drawn at random (seed {ask.seed})")
-    six.require(adapter)
-    if ask.force_kv_equal:
-        calibration.force_kv_equal(adapter)
-    with run.clock.phase("data"):
-        calibrating = 0 if not names or ask.calibration_file is not None else ask.calibrate
-        longest = min(ask.max_length, adapter.longest)
-        seen_before = frozenset[str]()
-        if ask.calibration_file is not None:
-            seen_before = frozenset(calibration.read(Path(ask.calibration_file))["sequences"])
-        tested = under_test.read(
-            adapter,
-            chosen,
-            max_length=longest,
-            calibrating=calibrating,
-            tested=ask.sequences,
-            seed=ask.seed,
-            seen=seen_before,
-        )
-    for note in (*chosen.notes, *tested.notes):
-        console.note(note)
-    first = calibration.clean(adapter, tested.batch(adapter, 0), {}, method=None, tolerance=None)
-    equal = bool(calibration.kv_equal(first.apart, adapter.dtype).all())
-    if ask.force_kv_equal and not equal:
-        console.warn(
-            "keys are not the values, though they are projected alike: a rotation or a norm of the keys undoes it"
-        )
-    if forward:
-        _bounds_can(adapter, equal, ask)
-    detectors, left_out = guard.usable(adapter, names, kv_equal=equal)
-    for name, why in left_out.items():
-        console.note(f"the detector {name} is left out: {why}")
-    lengths = tested.lengths if forward else {i: tested.lengths[i] for i in tested.tested[: ask.batch_size]}
-    trials = campaign.settle(
-        adapter.geometry, adapter.dtype, lengths, phase=ask.phase, sites=ask.sites, layers=ask.layers, heads=ask.heads,
-        bits_asked=ask.bits, seeds=ask.seeds, pattern=pattern,
-    )  # fmt: skip
-    faults = trials.sweep() if ask.sweep else []
-    most = len(faults) or trials.enough(ask.margin, ask.confidence)
-    if not ask.sweep:
-        console.note(
-            f"{trials.population:,} faults are possible; +-{ask.margin:g} at {ask.confidence:.0%} asks for {most:,} of them at"
-            f" most, in rounds of one in each of {trials.strata:,} strata"
-        )
+    ready = prepare.ready(run, located, ask)
     if ask.dry_run:
-        return _show_plan(run, adapter, tested, trials, most, ask)
+        return prepare.show_plan(run, ready, ask)
+    adapter, tested, trials, faults = ready.adapter, ready.tested, ready.trials, ready.faults
     run.manifest["model"] = adapter.facts()
-    run.manifest["data"] = {
-        "name": chosen.name, "shape": chosen.shape.NAMES[0], "rows": chosen.readable, "loss": tested.loss,
-        "examples": len(tested.examples), "tokens": tested.examples.tokens, "max_length": longest,
-    }  # fmt: skip
-    decisive = {
-        "device": adapter.runs_on.type, "dtype": str(adapter.dtype), "lengths": list(map(int, tested.examples.lengths)),
-        "detectors": list(detectors), "chunk": campaign.CHUNK[ask.phase],
-    }  # fmt: skip
-    parts = run.parts(decisive)
-    seen = course.clean(run, adapter, tested, detectors, parts, ask)
-    facts = {
-        "model": run.manifest["inputs"]["weights_sha256"], "dtype": str(adapter.dtype).removeprefix("torch."),
-        "length": int(tested.examples.lengths.max()), "force_kv_equal": ask.force_kv_equal,
-    }  # fmt: skip
-    if ask.calibration_file is not None:
-        limits = calibration.load(Path(ask.calibration_file), facts, detectors, adapter.geometry.layers)
-    else:
-        limits = calibration.limits(detectors, [seen[i] for i in tested.calibration])
+    run.manifest["data"] = ready.facts
+    parts = run.parts(ready.plan)
+    seen = course.clean(run, adapter, tested, ready.detectors, parts, ask)
+    limits = ready.limits(seen, ask)
     with run.clock.phase("open"):
         permanent = ask.duration == "permanent"
         worker: work.Forward | work.Backward
         if forward:
             worker = work.forward(
-                adapter, tested, detectors=detectors, limits=limits, reference=ask.bounds, method=ask.epsilon,
+                adapter, tested, detectors=ready.detectors, limits=limits, reference=ask.bounds, method=ask.epsilon,
                 tolerance=ask.tolerance, permanent=permanent,
             )  # fmt: skip
         else:
@@ -348,7 +269,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
     if ask.sweep:
         found = course.inject(run, worker, faults, parts, 0, 0, len(faults))
     else:
-        faults, found = course.sample(run, worker, trials, parts, most, ask)
+        faults, found = course.sample(run, worker, trials, parts, ready.most, ask)
     if run.share.launched and run.share.index > 0:
         return run.path  # rank 0 waits for all parts, merges and says so
     if found is None:
@@ -356,48 +277,17 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         return run.announce()
     with run.merging() as merged_already:
         if not merged_already:
-            gathered = gather(faults, found, list(detectors), ask.harm)
+            gathered = gather(faults, found, list(ready.detectors), ask.harm)
             with run.clock.phase("verify"):
                 course.verify(run, worker, gathered, ask)
             with run.clock.phase("measure"):
                 method = None if ask.bounds == "none" or not forward else ask.epsilon
-                performance = cost.measure(adapter, tested, trials, detectors, ask, method=method)
+                performance = cost.measure(adapter, tested, trials, ready.detectors, ask, method=method)
             with run.clock.phase("write"):
                 run.manifest["trials"] = len(faults)
                 outcome.write(run, adapter, tested, outcome.Findings(gathered, seen, limits, performance), ask)
-                if detectors and ask.calibration_file is None:
-                    run.write_json("calibration.json", calibration.held(facts, limits, tested.digests()))
+                if ready.detectors and ask.calibration_file is None:
+                    run.write_json("calibration.json", calibration.held(ready.limits_of, limits, tested.digests()))
             run.finish()
             console.show(*outcome.closing(run, ask))
     return run.announce()
-
-
-def _bounds_can(adapter: Adapter, equal: bool, ask: SimpleNamespace) -> None:
-    """Raise HeadtoolError for an epsilon that this model does not have."""
-    if ask.bounds == "none" or ask.epsilon == "s@w":
-        return
-    config = adapter.model.config.get_text_config()
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    if capped or not adapter.layout.interface or adapter.located.model_type == "gpt_oss":
-        raise HeadtoolError(f"--epsilon {ask.epsilon}: this family's scores are not q k^T alone", hint="--epsilon s@w")
-    if not equal:
-        raise HeadtoolError(f"--epsilon {ask.epsilon} needs K = V, and they differ", hint="--force-kv-equal, or s@w")
-
-
-def _show_plan(
-    run: Run, adapter: Adapter, tested: Sequences, trials: Campaign, most: int, ask: SimpleNamespace
-) -> Path:
-    """What the run would do, on stdout."""
-    from headtool.record.clock import human_bytes
-
-    g = adapter.geometry
-    recorded = int(tested.examples.lengths.max()) * g.layers * 9 * g.width * adapter.dtype.itemsize
-    weights = adapter.parameters * adapter.dtype.itemsize
-    fields: dict[str, Any] = {
-        "run": str(run.path), "faults": most, "population": trials.population, "strata": trials.strata,
-        "sequences": len(tested.tested), "calibrating": len(tested.calibration), "tokens": tested.examples.tokens,
-        "model_bytes": weights, "memory_bytes": weights * (1 if ask.phase == "forward" else 6) + 3 * recorded,
-    }  # fmt: skip
-    told = fields | {name: human_bytes(fields[name]) for name in ("model_bytes", "memory_bytes")}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path

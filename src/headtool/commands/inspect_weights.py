@@ -140,7 +140,7 @@ def command(
         raise HeadtoolError(f"--zero-eps {zero_eps}: not a number from 0", hint="for example --zero-eps 1e-8")
     if alpha and spectrum == "none":
         raise HeadtoolError("--alpha is fitted to spectra", hint="leave out --spectrum none")
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
     from headtool.weights.examine import Wish
     from headtool.weights.inspection import inspect
 
@@ -152,27 +152,15 @@ def command(
         inputs["revision"] = found.checkpoint.revision
     if found.other is not None:
         inputs["other"] = found.other.fingerprint
-    with Run.start(
+    return carry_out(
         "inspect-weights",
         arguments,
         inputs,
         label=found.checkpoint.label,
-        out=Path(out) if out is not None else None,
-        force=force,
         console=console,
         share=share,
-        dry=dry_run,
-    ) as run:
-        if run.done and not dry_run:
-            console.note("done already; --force does it again")
-            return run.announce()
-        for text in found.notes:
-            console.note(text)
-        for text in found.warnings:
-            console.warn(text)
-        if dry_run:
-            return _show_plan(run, found)
-        return _run(run, found, ask)
+        work=lambda run: _run(run, found, ask),
+    )
 
 
 def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
@@ -182,8 +170,14 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
     from headtool.weights.inspection import do
     from headtool.weights.work import ROOM, Room, ready, spread
 
-    ready(ask.wish)
     console = run.console
+    for text in found.notes:
+        console.note(text)
+    for text in found.warnings:
+        console.warn(text)
+    if ask.dry_run:
+        return _show_plan(run, found)
+    ready(ask.wish)
     parts = run.parts(found.plan)
     own = [task for i, task in enumerate(found.tasks) if run.share.owns(i)]
     left = sorted((t for t in own if read_part(parts / t.part) is None), key=lambda t: -t.bytes)
@@ -215,7 +209,7 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
 
 def _show_plan(run: Run, found: Inspection) -> Path:
     """What the run would do, on stdout."""
-    from headtool.record.clock import human_bytes
+    from headtool.record.session import show_plan
     from headtool.weights.work import ROOM
 
     largest = max(tensor.size for tensor in found.checkpoint.tensors)
@@ -225,9 +219,7 @@ def _show_plan(run: Run, found: Inspection) -> Path:
         "run": str(run.path), "parts": len(found.tasks), "parts_done": done, "parts_left": len(found.tasks) - done,
         "tensors": len(found.checkpoint.tensors), "rows": len(found.items), "bytes": total, "memory_bytes": memory,
     }  # fmt: skip
-    told = fields | {"bytes": human_bytes(total), "memory_bytes": human_bytes(memory)}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path
+    return show_plan(run, fields)
 
 
 def _tolerance(text: str | float) -> float | None:

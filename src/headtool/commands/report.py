@@ -82,7 +82,7 @@ def command(
         )
     labels = _labels(compare)
     groups = _groups(_paths(runs), labels, console)
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
 
     everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
     first = everything[0]
@@ -96,30 +96,25 @@ def command(
         raise HeadtoolError(f"--out {out}: one of the runs to report", hint="choose another --out")
     content = {group.label: [s.facts() for pair in group.pairs for s in pair.sources] for group in groups}
     inputs = {"runs": [str(s.path) for s in everything], "data": content}
-    with Run.start(
+    ask = SimpleNamespace(**arguments | {"top_k": top})
+    return carry_out(
         "report",
         arguments,
         inputs,
         label=first.label,
-        out=Path(out) if out is not None else None,
-        force=force,
         console=console,
         share=Share(),
-        dry=dry_run,
-    ) as run:
-        if dry_run:
-            return _show_plan(run, groups, everything)
-        if run.done:
-            console.note("done already; --force does it again")
-            return run.announce()
-        run.manifest["top_k"] = top
-        return _run(run, groups, SimpleNamespace(**arguments | {"top_k": top}))
+        work=lambda run: _run(run, groups, everything, ask),
+    )
 
 
-def _run(run: Run, groups: list[Joined], ask: SimpleNamespace) -> Path:
+def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNamespace) -> Path:
+    if ask.dry_run:
+        return _show_plan(run, groups, everything)
     from headtool.reporting import outputs
     from headtool.reporting.analysis import analyse
 
+    run.manifest["top_k"] = ask.top_k
     run.manifest["model"] = groups[0].pairs[0].sources[0].manifest["model"]
     with run.clock.phase("statistics"):
         analyses = [

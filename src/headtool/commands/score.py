@@ -155,7 +155,7 @@ def command(
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
     from headtool.models import layout
     from headtool.models.locate import locate
-    from headtool.record.run import Run
+    from headtool.record.session import carry_out
     from headtool.tasks import load
 
     share = ranks.share(shard)
@@ -189,21 +189,15 @@ def command(
     ask = SimpleNamespace(**arguments, spread=spread, before=locate(init) if init is not None else None)
     if ask.before is not None:
         inputs["init_sha256"] = ask.before.fingerprint()["weights_sha256"]
-    with Run.start(
+    return carry_out(
         "score",
         arguments,
         inputs,
         label=located.label,
-        out=Path(out) if out is not None else None,
-        force=force,
         console=console,
         share=share,
-        dry=dry_run,
-    ) as run:
-        if run.done and not dry_run:
-            console.note("done already; --force does it again")
-            return run.announce()
-        return _run(run, located, names, ask)
+        work=lambda run: _run(run, located, names, ask),
+    )
 
 
 def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespace) -> Path:
@@ -294,7 +288,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
 def _show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
     """What the run would do, on stdout."""
     from headtool.models.attention import BLOCK_ELEMENTS
-    from headtool.record.clock import human_bytes
+    from headtool.record.session import show_plan
 
     each_bytes = adapter.dtype.itemsize
     widest = max(
@@ -308,9 +302,7 @@ def _show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, p
         "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
         "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
     }  # fmt: skip
-    told = fields | {"model_bytes": human_bytes(weights), "memory_bytes": human_bytes(memory)}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path
+    return show_plan(run, fields)
 
 
 def _names(scores: str | Sequence[str]) -> tuple[str, ...]:

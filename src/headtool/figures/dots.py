@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from headtool.figures.levels import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+CHARACTERS = 13  # of a title, an inch
 
 
 def dots(
@@ -67,5 +70,7 @@ def dots(
         axis.set_ylim(len(names) - 0.5, -0.5)
     for axis in axes[len(values) :]:
         axis.set_visible(False)
-    figure.suptitle(title + ("; dashed: what it should be" if target is not None else ""), fontsize=9)
+    told = title + ("; dashed: what it should be" if target is not None else "")
+    wide = int(figure.get_figwidth() * CHARACTERS)  # of one panel a title is wider than the figure
+    figure.suptitle("\n".join(textwrap.wrap(told, wide)), fontsize=9)
     return figure

@@ -7,17 +7,12 @@ leave, half done means go on from the parts. A part file's presence is the only 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +21,7 @@ from headtool import __version__
 from headtool.console import Console
 from headtool.errors import FAILED, IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
-from headtool.record import seal
+from headtool.record import manifest, seal
 from headtool.record import tables as schema
 from headtool.record.clock import Clock, device_memory, peak_memory
 from headtool.record.files import read_sealed, sha256, whole, write_sealed, write_text
@@ -44,31 +39,16 @@ MARK = ".headtool"  # a file that says which run a directory holds, should its m
 LEFT = (
     *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
 )  # fmt: skip
-# Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
-HOW = frozenset(
-    "out force dry_run json quiet verbose debug threads shard config save_steps report_to".split()  # noqa: SIM905
-    + "model data train eval init runs compare path diff".split()  # noqa: SIM905
-)
-CONTENT = (
-    "weights_sha256",
-    "init_sha256",
-    "data",
-    "train",
-    "eval",
-    "weights",
-    "other",
-)  # of the inputs: models and rows, wherever they stand
 POLL = 0.2  # seconds between two looks for the parts of other ranks
-VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib", "scipy")
 
 
 class Run:
     """One run of one command, as a context manager: status "running" -> "done" or "failed"."""
 
-    def __init__(self, path: Path, identity: str, manifest: dict[str, Any], console: Console, share: Share) -> None:
+    def __init__(self, path: Path, identity: str, begun: dict[str, Any], console: Console, share: Share) -> None:
         self.path = path
         self.identity = identity
-        self.manifest = manifest
+        self.manifest = begun
         self.console = console
         self.share = share
         self.clock = Clock()
@@ -100,23 +80,11 @@ class Run:
                 "--force with several processes: one would remove what another has begun",
                 hint="remove the directory first, or choose another --out",
             )
-        settled = {name: _plain(value) for name, value in arguments.items()}
-        decisive = {name: value for name, value in settled.items() if name not in HOW}
-        content = {name: inputs[name] for name in CONTENT if name in inputs}
-        made_of = {"command": command, "version": __version__, "arguments": decisive, "inputs": content}
-        identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        begun = manifest.begin(command, arguments, inputs)
+        identity = begun["identity"]
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.") or "model"
         path = out or Path("runs") / f"{command}-{slug}-{identity[:8]}"
-        manifest = {
-            "headtool": __version__,
-            "command": command,
-            "status": "running",
-            "identity": identity,
-            "arguments": settled,
-            "inputs": dict(inputs),
-            "started": _now(),
-        }
-        run = cls(path, identity, manifest, console, share)
+        run = cls(path, identity, begun, console, share)
         old = run._read_manifest()
         if old is not None and old.get("identity") != identity and not force:
             raise HeadtoolError(
@@ -169,8 +137,8 @@ class Run:
         for stray in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp"), *self.path.glob("parts/*/.*.tmp")]:
             if self.share.count == 1:  # left by a killed process; with several, it may be a living neighbour's
                 stray.unlink(missing_ok=True)
-        self.manifest["versions"] = _versions()
-        self.manifest["git"] = _git()
+        self.manifest["versions"] = manifest.versions()
+        self.manifest["git"] = manifest.commit()
         if not self.console.silent:
             self.console.log = self.path / "run.log"
             self._write_config()
@@ -314,7 +282,7 @@ class Run:
         self.manifest |= self.clock.as_dict()
         self.manifest["memory"] = {"peak_rss": peak_memory(), "peak_device": device_memory()}
         self.manifest["warnings"] = self.console.warnings
-        self.manifest["finished"] = _now()
+        self.manifest["finished"] = manifest.now()
         self.manifest["status"] = "done"
         self.manifest.pop("error", None)
         seal.close(self.path, self.manifest)
@@ -336,14 +304,12 @@ class Run:
     def _read_manifest(self) -> dict[str, Any] | None:
         """What is known of the run that the directory holds: its manifest, or where that is lost the little of its mark."""
         try:
-            manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-            if isinstance(manifest, dict):
-                return manifest
+            return manifest.read(self.path / "manifest.json")
         except NotADirectoryError:
             return None
         except FileNotFoundError:
             return read_sealed(self.path / MARK)
-        except (ValueError, RecursionError, IsADirectoryError):
+        except (ValueError, IsADirectoryError):
             pass
         self._warn_once(f"{self.path / 'manifest.json'} cannot be read and is written anew")
         return read_sealed(self.path / MARK)
@@ -357,40 +323,6 @@ class Run:
         known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
         text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=2**20)  # a value on one line
         write_text(self.path / "config.yaml", redacted(text))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
-    return str(value)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    found = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "executable": Path(sys.executable).name,
-    }
-    for name in VERSIONS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _git() -> str | None:
-    """The commit of the folder the command was run in, if it is under git."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        return asked.stdout.strip()
-    return None
 
 
 def _remove(path: Path) -> None:

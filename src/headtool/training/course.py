@@ -116,18 +116,14 @@ def train(
     if place.checkpoint:
         run.console.note(f"going on: {done:,} of {total:,} steps are there")
     with run.console.progress("training", total, done) as advance:
-        trainer = loop.make(model, opened.tokenizer, rows, evaluate, recipe, place.parts, advance)
-        if "metrics" not in begun:
-            with run.clock.phase("evaluate"):
-                begun["metrics"] = loop.evaluation(trainer)
-            if run.share.index == 0:
-                write_sealed(place.parts / START, begun)
+        start = place.checkpoint is None
+        trainer = loop.make(model, opened.tokenizer, rows, evaluate, recipe, place.parts, advance, start=start)
         with run.clock.phase("train"):
             loop.run(trainer, recipe, place.checkpoint)
     steps = trainer.state.global_step - done
     share = steps * recipe.batch_size / len(rows)
     run.clock.count(examples=round(share * len(rows)), tokens=round(share * rows.examples.tokens))
-    training, evaluations = loop.history(trainer, begun["metrics"])
+    training, evaluations = loop.history(trainer)
     if run.share.index == 0:
         with run.clock.phase("write"):
             final = low_rank.merge(trainer.model) if lora is not None else trainer.model

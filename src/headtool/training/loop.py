@@ -63,12 +63,6 @@ def settle(ask: Any, ranks: int) -> Recipe:
     )  # fmt: skip
 
 
-def evaluation(trainer: transformers.Trainer) -> dict[str, Any]:
-    """The metrics of the trainer's model on its evaluation rows."""
-    with quiet_libraries():
-        return _of(trainer.evaluate())
-
-
 def _of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Our metrics among those that the Trainer gives; its own eval_loss is rounded by batches."""
     return {name.removeprefix(OURS): value for name, value in found.items() if name.startswith(OURS)}
@@ -97,14 +91,20 @@ def make(
     recipe: Recipe,
     folder: Path,
     advance: Callable[[int], None],
+    *,
+    start: bool,
 ) -> transformers.Trainer:
-    """A Trainer over both sides of the data; its checkpoints go to the folder, advance hears of steps done."""
+    """A Trainer over both sides of the data; its checkpoints go to the folder, advance hears of steps done.
+
+    start: whether training begins at step 0, which is evaluated too. The Trainer does that itself: a model that was
+    evaluated before it is trained counts as prepared, and its gradients are then not shared between processes.
+    """
     return assemble(
         CarefulTrainer,
         recipe,
         folder,
         advance,
-        arguments={"eval_strategy": "epoch", "label_names": ["labels"]},
+        arguments={"eval_strategy": "epoch", "eval_on_start": start, "label_names": ["labels"]},
         model=model,
         data_collator=collate,
         train_dataset=train,
@@ -182,17 +182,17 @@ def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None) 
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def history(trainer: transformers.Trainer, start: Mapping[str, Any]) -> tuple[dict[str, list], list[dict[str, Any]]]:
+def history(trainer: transformers.Trainer) -> tuple[dict[str, list], list[dict[str, Any]]]:
     """The columns of the training table, and the evaluations in order, that of the beginning first.
 
     Raises HeadtoolError for an evaluation whose loss is not finite.
     """
-    log = trainer.state.log_history
     training = curve(trainer)
-    evaluations: list[dict[str, Any]] = [{**start, "step": 0, "epoch": 0.0}]
-    for entry in log:
-        if "eval_loss" in entry:
-            evaluations.append({**_of(entry), "step": entry["step"], "epoch": entry["epoch"]})
+    evaluations = [
+        {**_of(entry), "step": entry["step"], "epoch": float(entry["epoch"])}
+        for entry in trainer.state.log_history
+        if "eval_loss" in entry
+    ]
     for found in evaluations:
         if not math.isfinite(found["loss"]):
             raise _diverged("evaluation loss", found["loss"], found["step"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from headtool.models.adapter import Adapter
 from headtool.models.locate import locate
-from headtool.record import tables
+from headtool.record import session, tables
 from headtool.record.clock import human_bytes
 from headtool.record.run import Run
 from headtool.training import course
@@ -101,6 +101,4 @@ def show_plan(run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe:
         "memory_bytes": weights + 3 * trained * adapter.dtype.itemsize + activations,
         "checkpoint_bytes": weights + 2 * trained * adapter.dtype.itemsize,
     }  # fmt: skip
-    told = {name: human_bytes(value) if name.endswith("_bytes") else value for name, value in fields.items()}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
-    return run.path
+    return session.show_plan(run, fields)

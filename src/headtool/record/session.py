@@ -1,0 +1,44 @@
+"""What every command that leaves a run does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headtool.console import Console
+from headtool.ranks import Share
+from headtool.record.clock import human_bytes
+from headtool.record.run import Run
+
+
+def carry_out(
+    command: str,
+    arguments: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    *,
+    label: str,
+    console: Console,
+    share: Share,
+    work: Callable[[Run], Path],
+) -> Path:
+    """Do the work in the directory of its run (which is returned), or say where it is done already.
+
+    Of the arguments, out, force and dry_run are those of every command. Raises HeadtoolError as Run.start and work do.
+    """
+    out, dry = arguments["out"], arguments["dry_run"]
+    with Run.start(
+        command, arguments, inputs, label=label, out=Path(out) if out is not None else None, force=arguments["force"],
+        console=console, share=share, dry=dry,
+    ) as run:  # fmt: skip
+        if run.done and not dry:
+            console.note("done already; --force does it again")
+            return run.announce()
+        return work(run)
+
+
+def show_plan(run: Run, fields: dict[str, Any]) -> Path:
+    """What the run would do, on stdout; what ends in bytes is a size."""
+    told = {name: human_bytes(value) if name.endswith("bytes") else value for name, value in fields.items()}
+    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
+    return run.path
