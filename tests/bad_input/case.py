@@ -77,6 +77,11 @@ def file(name: str, *lines: object, raw: bytes | None = None) -> Scene:
     return make
 
 
+def link(name: str, to: str) -> Scene:
+    """A symbolic link."""
+    return lambda: Path(name).symlink_to(to)
+
+
 def folder(name: str) -> Scene:
     return lambda: Path(name).mkdir(parents=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import checkpoints
-from bad_input.case import case, content, file, folder, header, model, without, write
+from bad_input.case import case, content, file, folder, header, link, model, without, write
 
 WEIGHTS, SHARD = "model.safetensors", "model-00002-of-00002.safetensors"
 INDEX = checkpoints.INDEX
@@ -72,8 +72,8 @@ FILES = (
     case(ON, f"model/{WEIGHTS}: truncated: ... bytes where its header promises ...", "the last byte of the weights is missing", model(cut(-1))),
     case(ON, f"model/{WEIGHTS}: too long: ... bytes where its header promises ...", "bytes after the weights", model(content(WEIGHTS, lambda old: old + b"more"))),
     case(ON, f"model/{WEIGHTS}: its header cannot be read", "a header of nonsense", model(content(WEIGHTS, lambda old: old[:8] + b"nonsense 123" + old[20:]))),
-    case(ON, f"{WEIGHTS}: a is F32 [7, 7], which 64 bytes do not hold", "a shape that its bytes do not hold", small(lambda entry: entry.update(shape=[7, 7]))),
-    case(ON, f"{WEIGHTS}: a is BF16 [4, 4], which 64 bytes do not hold", "a type that its bytes do not hold", small(lambda entry: entry.update(dtype="BF16"))),
+    case(ON, f"model/{WEIGHTS}: a is F32 [7, 7], which 64 bytes do not hold", "a shape that its bytes do not hold", small(lambda entry: entry.update(shape=[7, 7]))),
+    case(ON, f"model/{WEIGHTS}: a is BF16 [4, 4], which 64 bytes do not hold", "a type that its bytes do not hold", small(lambda entry: entry.update(dtype="BF16"))),
     case(ON, f"model/{WEIGHTS}: its header cannot be read", "a tensor without a type", small(lambda entry: entry.pop("dtype"))),
     case(ON, f"model/{WEIGHTS}: its header cannot be read", "a shape that is a word", small(lambda entry: entry.update(shape="wide"))),
     case(ON, f"model/{WEIGHTS}: its header cannot be read", "a tensor that begins before the data", small(lambda entry: entry.update(data_offsets=[-4, 0]))),
@@ -86,6 +86,10 @@ FILES = (
     case(ON, f"model/{INDEX}: it names a file outside its folder: ../x", "an index that names a file outside its folder", sharded(write(INDEX, {"weight_map": {"a": "../x"}}))),
     case(ON, "model/config.json: not JSON (...)", "config.json is cut", model(write("config.json", "{"))),
     case(ON, "model/config.json: not JSON (not an object)", "config.json holds a list", model(write("config.json", []))),
+    case(ON, "model/config.json: not JSON (...)", "config.json is deep as a well", model(write("config.json", "[" * 100_000))),
+    case(f"{ON} --embedding --no-figures", "model: its tokenizer.json cannot be read", "tokenizer.json is not UTF-8", model(content("tokenizer.json", lambda old: b"\xff" + old))),
+    case(f"{ON} --embedding --no-figures", "model: its tokenizer.json cannot be read", "a token whose number is a word", model(write("tokenizer.json", {"model": {"vocab": {"a": "x"}}}))),
+    case("inspect-weights link", "link: a link to gone, which is not there", "`link` is a link to a folder that is gone", link("link", "gone")),
     case(ON, "model/pytorch_model.bin: a pickle, which can run any code when opened", "the weights are a pickle", pickled({"a": torch.zeros(2)})),
     case(f"{ON}/pytorch_model.bin", "model/pytorch_model.bin: a pickle, which can run any code when opened", "the weights are a pickle", pickled({"a": torch.zeros(2)})),
     case(f"{ON} --allow-pickle", "model/pytorch_model.bin: torch.load refuses it under weights_only=True", "a pickle that would run code", pickled({"w": Trick()})),
@@ -109,6 +113,12 @@ FLAGS = (
     case("inspect-weights demo --k-max 2", "invalid value for '--k-max': ..."),
     case("inspect-weights demo --clusters 0", "invalid value for '--clusters': ..."),
     case("inspect-weights demo --sample 5", "invalid value for '--sample': ..."),
+    case("inspect-weights demo --k-max 5", "--k-max is of the clusters of the embedding"),
+    case("inspect-weights demo --embedding --clusters 3 --k-max 5", "--k-max chooses the number that --clusters gives"),
+    case("inspect-weights demo --embedding --clusters 4000", "--clusters 4000: model.embed_tokens.weight has 580 rows"),
+    case("inspect-weights demo --rank-tol 1e-3 --spectrum none", "--rank-tol is of spectra"),
+    case("inspect-weights demo --include ''", "--include is empty"),
+    case("inspect-weights demo --diff ''", "--diff is empty"),
     case("inspect-weights demo --family nothing", "there is no family named 'nothing'"),
     case("inspect-weights demo --diff ./nothing/here", "./nothing/here: there is no such model folder"),
     case("inspect-weights demo --diff demo-encoder", "the two checkpoints have no tensor in common"),

@@ -56,4 +56,4 @@ def test_it_is_refused_in_one_line(case: Case, capsys, monkeypatch, tmp_path, re
 def test_the_table_is_a_table():
     found = [case for all in cases().values() for case in all]
     assert len({(case.command, case.given) for case in found}) == len(found)
-    assert len(found) >= 150
+    assert len(found) >= 450

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from bad_input.case import header
+from bad_input.case import config, header
 from checkpoints import INDEX, inspect, rows, write
 from headtool.models.locate import locate
 
@@ -85,3 +85,19 @@ def test_a_file_that_is_cut_while_it_is_read(capsys, folder, tmp_path, monkeypat
     assert said.code == 1
     assert "it ends at byte" in said.error
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"num_attention_heads": "x"}, "config.json does not say how many heads there are"),
+        ({"num_attention_heads": -1}, "config.json does not say how many heads there are"),
+        ({"quantization_config": 3}, ""),
+    ],
+)
+def test_a_configuration_with_odd_values(capsys, folder, tmp_path, changes, note):
+    config(**changes)(folder)
+    said = inspect(capsys, folder, out=tmp_path / "run")
+    assert said.code == 0, said.err
+    assert note in said.err
+    assert rows(tmp_path / "run")["model.norm.weight"]["std"] is not None
