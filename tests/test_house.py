@@ -17,7 +17,7 @@ from headtool import folder
 SOURCE = Path(headtool.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"options", "errors", "console", "folder", "ranks", "redact"},
+    {"options", "configuration", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
     {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup", "causal"},
@@ -38,6 +38,8 @@ MEANT = {
     ("causal", "training"),
     ("options", "models"),
     ("options", "folder"),
+    ("options", "configuration"),
+    ("configuration", "errors"),
     ("folder", "errors"),
     ("options", "errors"),
     ("ranks", "errors"),

@@ -135,7 +135,8 @@ def errors_page() -> str:
         "(SIGTERM). `--debug` shows the traceback.\n",
     ]
     for name, group in found.items():
-        lines += [f"## {'Every command' if name == 'shell' else f'headtool {name}'}\n"]
+        command = name.replace("_", "-")
+        lines += [f"## {'Every command' if command == 'shell' else f'headtool {command}'}\n"]
         lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
         lines += [
             f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
@@ -156,7 +157,7 @@ def _code(text: str) -> str:
 
 def _short(text: str) -> str:
     """Without what is repeated for its length alone."""
-    return re.sub(r"(.)\1{40,}", r"\1\1\1...", text)
+    return re.sub(r"(.{1,8}?)\1{40,}", r"\1\1\1...", text)
 
 
 def readme(text: str) -> str:

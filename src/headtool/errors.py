@@ -80,6 +80,7 @@ OS_ERRORS = {
     errno.EPERM: ("not permitted: {path}", "check the path, or choose another place", 2),
     errno.EROFS: ("read-only file system: {path}", "check the path, or choose another place", 2),
     errno.ENOTDIR: ("not a directory: {path}", "check the path, or choose another place", 2),
+    errno.ELOOP: ("a link that leads back to itself: {path}", "check the path, or choose another place", 2),
     errno.ENAMETOOLONG: ("the name is too long: {path}", "check the path, or choose another place", 2),
 }
 

@@ -5,21 +5,22 @@ Order of truth: flag > HEADTOOL_* variable > --config FILE > default.
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from headtool import folder
+from headtool import configuration, folder
 from headtool.errors import HeadtoolError
 
 SEEDS = 2**63 - 1  # the largest that every generator takes
+MOST = 10**12  # of whatever is counted: more is a slip, and larger than what some libraries take
+THREADS = 1024  # more of them end a process before it has begun
 MANY = 1 << 20  # numbers that a range may hold
-REPEATED = ("field", "runs", "compare", "text")  # flags and arguments that are given again and again
 GROUP_DATA, GROUP_RUN, GROUP_TALK, GROUP_MODEL = "Data", "Run", "Output", "Model"
 
 
@@ -27,6 +28,8 @@ def flag(*names: str, help: str, group: str = "Options", **more: Any) -> Any:
     """An option with its HEADTOOL_* variable, named after the long flag."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "HEADTOOL_" + long.removeprefix("--").replace("-", "_").upper()
+    if "min" in more:
+        more.setdefault("max", MOST)
     return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=group, **more)
 
 
@@ -76,52 +79,6 @@ def _folders(incomplete: str, holds: str) -> list[str]:
     return [str(p) if (p / holds).is_file() else f"{p}{os.sep}" for p in visible]
 
 
-# -- configuration file ---------------------------------------------------------------------------------------------
-
-
-def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
-    """Make the file's values the defaults of the command; names are those of the flags."""
-    if value is None or ctx.resilient_parsing:
-        return value
-    try:
-        text = value.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HeadtoolError(f"--config {value}: cannot be read", hint=str(error)) from error
-    try:
-        if value.suffix == ".toml":
-            import tomllib
-
-            given = tomllib.loads(text)
-        else:
-            import yaml
-
-            given = yaml.safe_load(text) or {}
-    except Exception as error:  # two libraries, many classes, one meaning
-        reason = " ".join(str(error).split())
-        raise HeadtoolError(f"--config {value}: neither TOML nor YAML that can be read", hint=reason[:200]) from error
-    if not isinstance(given, dict):
-        raise HeadtoolError(f"--config {value}: holds no names and values", hint="for example a line 'scores: out,ent'")
-    known = {parameter.name for parameter in ctx.command.params}
-    defaults: dict[str, Any] = {}
-    for key, setting in given.items():
-        name = str(key).replace("-", "_").removeprefix("__")
-        if name not in known:
-            close = difflib.get_close_matches(name, sorted(k for k in known if k), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "the names are those of the flags"
-            raise HeadtoolError(f"--config {value}: there is no setting named '{key}'", hint=hint)
-        if setting is not None:  # null is the default
-            defaults[name] = _as_given(setting, repeats=name in REPEATED)
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return value
-
-
-def _as_given(setting: Any, repeats: bool) -> Any:
-    """A list stands for the comma-separated list that the flag takes, or for a flag given again and again."""
-    if repeats:
-        return [str(item) for item in setting] if isinstance(setting, list) else [str(setting)]
-    return ",".join(str(item) for item in setting) if isinstance(setting, list) else setting
-
-
 # -- numbers ------------------------------------------------------------------------------------------------------------
 
 
@@ -151,17 +108,26 @@ TOP = 20  # heads that count as the top, where nobody says how many
 
 
 def top(given: int | None, heads: int) -> int:
-    """How many heads count as the top: as given, or 20, or of a model with fewer than 21 heads a quarter."""
+    """How many heads count as the top: as given, or 20, or of a model with fewer than 21 heads a quarter.
+
+    Raises HeadtoolError for more than there are.
+    """
+    if given is not None and given > heads:
+        hint = f"for example --top-k {max(1, heads // 5)}"
+        raise HeadtoolError(f"--top-k {given}: the model has {heads} heads", hint=hint)
     return given or (TOP if heads > TOP else max(1, heads // 4))
 
 
 def memory(text: str) -> int | None:
     """A size in bytes from words like 800MB or 2GB (powers of 1000), or None for auto."""
-    if text == "auto":
-        return None
+    return None if text == "auto" else size(text, f"--memory {text}: neither 'auto' nor a size", "--memory 2GB")
+
+
+def size(text: str, wrong: str, example: str) -> int:
+    """A size in bytes. Raises HeadtoolError with these words where it is none."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kMGT]?)B?", text, re.IGNORECASE)
     if not match or float(match[1]) <= 0:
-        raise HeadtoolError(f"--memory {text}: neither 'auto' nor a size", hint="for example --memory 2GB")
+        raise HeadtoolError(wrong, hint=f"for example {example}")
     return int(float(match[1]) * 1000 ** " kMGT".lower().index(match[2].lower() or " "))
 
 
@@ -178,12 +144,41 @@ def spread(device_map: str, max_memory: str | None, device: str) -> dict[int | s
         raise HeadtoolError(f"--device {device} and --device-map auto contradict each other", hint="give one of them")
     found: dict[int | str, int] = {}
     for each in (max_memory or "").split(",") if max_memory is not None else []:
-        name, _, size = each.strip().partition("=")
-        if not re.fullmatch(r"cpu|[0-9]{1,3}", name) or not size:
-            hint = "for example --max-memory 0=20GB,cpu=60GB"
-            raise HeadtoolError(f"--max-memory {each}: not of the form DEVICE=SIZE", hint=hint)
-        found[name if name == "cpu" else int(name)] = memory(size) or 0
+        name, _, held = each.strip().partition("=")
+        wrong, example = f"--max-memory {each}: not of the form DEVICE=SIZE", "--max-memory 0=20GB,cpu=60GB"
+        if not re.fullmatch(r"cpu|[0-9]{1,3}", name):
+            raise HeadtoolError(wrong, hint=f"for example {example}")
+        device_of: int | str = name if name == "cpu" else int(name)
+        if device_of in found:
+            raise HeadtoolError(f"--max-memory {max_memory}: {name} is given twice", hint=f"for example {example}")
+        found[device_of] = size(held, wrong, example)
     return found
+
+
+def default(command: Callable[..., Any], name: str) -> Any:
+    """The default of a command's argument."""
+    return inspect.signature(command).parameters[name].default
+
+
+def idle(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str], why: str, hint: str) -> None:
+    """Raise HeadtoolError where one of the named arguments of a command is not its default: nothing would come of it."""
+    for name in names:
+        if given[name] not in (default(command, name), [], ()):
+            raise HeadtoolError(f"--{name.replace('_', '-')} {why}", hint=hint)
+
+
+def place(given: str) -> Path:
+    """The path that --out names. Raises HeadtoolError for an empty one: it would be the current folder."""
+    if not given.strip():
+        raise HeadtoolError("--out is empty", hint="name a folder, or leave --out away")
+    return Path(given)
+
+
+def named(**given: str | None) -> None:
+    """Raise HeadtoolError for a flag whose value is empty, as that of an unset variable is."""
+    for name, text in given.items():
+        if text is not None and not text.strip():
+            raise HeadtoolError(f"--{name.replace('_', '-')} is empty", hint="leave it away, or give it a value")
 
 
 def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -239,6 +234,7 @@ Threads = Annotated[
     flag(
         "--threads",
         min=0,
+        max=THREADS,
         help="CPU threads; 0: the cores it may use, one for a tiny model.",
         group=GROUP_MODEL,
     ),
@@ -294,7 +290,13 @@ TopK = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    flag("--out", metavar="DIR", help="The run directory; default runs/COMMAND-MODEL-HASH.", group=GROUP_RUN),
+    flag(
+        "--out",
+        metavar="DIR",
+        help="The run directory; default runs/COMMAND-MODEL-HASH.",
+        group=GROUP_RUN,
+        parser=place,
+    ),
 ]
 Force = Annotated[bool, flag("--force", help="Start over, whatever the run directory holds.", group=GROUP_RUN)]
 Shard = Annotated[
@@ -315,7 +317,7 @@ Config = Annotated[
         help="TOML or YAML with the same names as the flags.",
         group=GROUP_RUN,
         is_eager=True,
-        callback=_read_config,
+        callback=configuration.read,
     ),
 ]
 

@@ -30,11 +30,14 @@ def share(shard: str | None) -> Share:
         raise HeadtoolError(
             "RANK or WORLD_SIZE is no number", hint="torchrun sets them; unset them otherwise"
         ) from error
+    if not 0 <= rank < world:
+        hint = "torchrun sets them; unset them otherwise"
+        raise HeadtoolError(f"RANK {rank} is none of WORLD_SIZE {world}", hint=hint)
     if shard is None:
         return Share(rank, world, launched=world > 1)
     if world > 1:
         raise HeadtoolError("--shard and torchrun are two ways of sharing one run", hint="use one of them")
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise HeadtoolError(f"--shard {shard}: not of the form i/n with 1 <= i <= n", hint="for example --shard 1/4")
     return Share(int(match[1]) - 1, int(match[2]))

@@ -21,6 +21,7 @@ class Case:
     """`headtool COMMAND` in a folder where the scene is set says LINE and leaves with the code.
 
     "..." in the line stands for words that are another library's. keeps: the run directory is left, for it may go on.
+    stdin: what stands on it; absent: a package that is not installed; hub: there is one, that of tests/hub.py.
     """
 
     command: str
@@ -31,6 +32,9 @@ class Case:
     hint: str
     env: Mapping[str, str] = field(default_factory=dict)
     keeps: bool = False
+    stdin: str = ""
+    absent: str = ""
+    hub: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -51,8 +55,11 @@ def case(
     hint: str = "",
     env: Mapping[str, str] | None = None,
     keeps: bool = False,
+    stdin: str = "",
+    absent: str = "",
+    hub: bool = False,
 ) -> Case:
-    return Case(command, line, given, scene, code, hint, env or {}, keeps)
+    return Case(command, line, given, scene, code, hint, env or {}, keeps, stdin, absent, hub)
 
 
 # -- scenes ---------------------------------------------------------------------------------------------------------
@@ -68,6 +75,11 @@ def file(name: str, *lines: object, raw: bytes | None = None) -> Scene:
         path.write_bytes(text.encode() if raw is None else raw)
 
     return make
+
+
+def link(name: str, to: str) -> Scene:
+    """A symbolic link."""
+    return lambda: Path(name).symlink_to(to)
 
 
 def folder(name: str) -> Scene:
@@ -122,5 +134,19 @@ def weights(change: Callable[[dict], None]) -> Break:
         tensors = load_file(at / "model.safetensors")
         change(tensors)
         save_file(tensors, at / "model.safetensors", metadata={"format": "pt"})
+
+    return make
+
+
+def header(change: Callable[[dict], object]) -> Break:
+    """Other entries in the header of model.safetensors, over the same data."""
+
+    def make(at: Path) -> None:
+        old = (at / "model.safetensors").read_bytes()
+        length = int.from_bytes(old[:8], "little")
+        entries = json.loads(old[8 : 8 + length])
+        change(entries)
+        text = json.dumps(entries).encode()
+        (at / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + old[8 + length :])
 
     return make

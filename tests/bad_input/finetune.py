@@ -18,8 +18,9 @@ def of(given: str, line: str, *rows: object, more: str = ""):
 
 DEMO = "finetune demo-encoder --task demo"
 FLAGS = (
-    case(f"{DEMO} --epochs 0", "--epochs 0.0: not a number above 0"),
-    case(f"{DEMO} --epochs nan", "--epochs nan: not a number above 0"),
+    case(f"{DEMO} --epochs 0", "--epochs 0.0: not a number above 0, up to a million"),
+    case(f"{DEMO} --epochs nan", "--epochs nan: not a number above 0, up to a million"),
+    case(f"{DEMO} --epochs 1e300", "--epochs 1e+300: not a number above 0, up to a million"),
     case(f"{DEMO} --lr 0", "--lr 0.0: not a number above 0, for example 2e-5"),
     case(f"{DEMO} --lr -1e-5", "--lr -1e-05: not a number above 0, for example 2e-5"),
     case(f"{DEMO} --lr inf", "--lr inf: not a number above 0, for example 2e-5"),
@@ -32,12 +33,18 @@ FLAGS = (
     case(f"{DEMO} --subset some", "--subset some: neither 'all' nor a number from 1"),
     case(f"{DEMO} --save-steps -1", "invalid value for '--save-steps': ..."),
     case(f"{DEMO} --lora-rank 0", "invalid value for '--lora-rank': ..."),
+    case(f"{DEMO} --lora-rank 4", "--lora-rank without --lora"),
     case(f"{DEMO} --lora --lora-dropout 1", "--lora-dropout 1.0: not a share from 0 to below 1"),
     case(f"{DEMO} --lora --lora-targets q,dense", "there is no LoRA target named 'dense'"),
     case(f"{DEMO} --lora --lora-targets ,", "--lora-targets is empty"),
     case(f"{DEMO} --dtype fp16 --device cpu", "--dtype fp16: a CPU does not train in it"),
     case(f"{DEMO} --device cuda:99", "--device cuda:99: it is not there"),
     case(f"{DEMO} --text-field a", "the fields of the task 'demo' are known"),
+    case(f"{DEMO} --lora", "--lora needs the package peft", "peft is not installed", absent="peft", hint="pip install 'headtool[lora]'"),
+    case(f"{DEMO} --out run", "run holds another run (finetune, done)", "a run of other arguments in `run`", file("run/manifest.json", {"identity": "x", "command": "finetune", "status": "done"})),
+    case(f"{DEMO} --limit 16 --epochs 1 --lr 1e38 --warmup 0 --threads 1 --out run", "the evaluation loss is nan at step 1", code=1, keeps=True),
+    case(f"{DEMO} --text-field ''", "--text-field is empty"),
+    case("finetune demo-encoder --task '' --train a.jsonl", "--task is empty"),
     case(f"{DEMO} --out mine", "mine is not empty and holds no run", "a folder with somebody's own checkpoint", file("mine/ckpt_final/weights", "x")),
     case(f"{DEMO} --limit 64 --lr 1e30 --warmup 0 --threads 1 --out run", "the loss is nan at step 2", code=1, keeps=True),
 )  # fmt: skip

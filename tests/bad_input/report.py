@@ -36,9 +36,14 @@ def table(change):
     return make
 
 
-def layers_7():
-    facts = json.loads(Path("pre-1/manifest.json").read_text())["model"]
-    changed("pre-1", model=facts | {"layers": 7})()
+def layers(count: int):
+    """A manifest that says so many layers."""
+
+    def make() -> None:
+        facts = json.loads(Path("pre-1/manifest.json").read_text())["model"]
+        changed("pre-1", model=facts | {"layers": count})()
+
+    return make
 
 
 TWO = "runs of one model before and after"
@@ -57,7 +62,8 @@ CASES = (
     case("report pre-1", "pre-1: its manifest does not say which heads it measured", "tables is a list", pair, changed("pre-1", tables=[1])),
     case("report pre-1", "pre-1/tables/importance.parquet: the table is damaged or was changed since the run", "a table that was changed", pair, table(lambda f: f.write_bytes(f.read_bytes()[:-9] + b"different"))),
     case("report pre-1", "pre-1/tables/importance.parquet: the table is missing", "a table that is missing", pair, table(lambda f: f.unlink())),
-    case("report pre-1", "pre-1/tables/importance.parquet: its rows are not the 7 x 8 heads of the model", "a manifest that says 7 layers", pair, layers_7),
+    case("report pre-1", "pre-1/tables/importance.parquet: its rows are not the 7 x 8 heads of the model", "a manifest that says 7 layers", pair, layers(7)),
+    case("report pre-1", "pre-1/tables/importance.parquet: its rows are not the 1000000000000 x 8 heads of the model", "a manifest that says a million million layers", pair, layers(10**12)),
     case("report pre-1 other", "runs of different models: pre-1 is of toy (llama, 6 x 8 heads), other is of toy (llama, 5 x 8 heads)", "a run of 5 layers", pair, other(layers=5)),
     case("report pre-1 other", "runs of different models: pre-1 is of toy (llama, 6 x 8 heads), other is of toy (llama, 6 x 4 heads)", "a run of 4 heads a layer", pair, other(heads=4)),
     case("report pre-1 other", "runs of different models: pre-1 is of toy (llama, 6 x 8 heads), other is of toy (bert, 6 x 8 heads)", "a run of another family", pair, other(family="bert")),

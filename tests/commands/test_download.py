@@ -84,9 +84,6 @@ def test_globs(models, tmp_path):
         assert done.returncode == 0, done.stderr
         names = {f.name for f in Path(done.stdout.strip()).iterdir() if f.is_file()}
         assert names == {"config.json", "training.json", "pytorch_model.bin", "manifest.json"}
-        nothing = download(hub, tmp_path, REPOSITORY, "--include", "*.nothing")
-        assert nothing.returncode == 2
-        assert "no file fits" in nothing.stderr
 
 
 def test_a_dry_run_lists_and_touches_nothing(models, tmp_path):
@@ -143,35 +140,13 @@ def test_a_download_that_gave_up_keeps_the_files_that_are_whole(large, tmp_path)
         assert [(name, count) for name, _, count in hub.sent] == [("model.safetensors", size)]
 
 
-@pytest.mark.parametrize(
-    ("model", "code", "says"),
-    [
-        ("someone/gated", 2, "someone/gated: this model is gated"),
-        ("someone/nothing", 2, "someone/nothing: the hub has no such repository"),
-        (f"{REPOSITORY}@nonsense", 2, f"{REPOSITORY}@nonsense: the hub has no such revision"),
-        ("./folder", 2, "./folder: the hub has no names like this one"),
-    ],
-)
-def test_what_the_hub_refuses_is_one_line(models, tmp_path, model, code, says):
-    with serve(*models) as hub:
-        done = download(hub, tmp_path, model, "--out", "models")
-        assert done.returncode == code, done.stderr
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 2, done.stderr
-        assert says in done.stderr
-        assert "hint: " in done.stderr
-        assert not (tmp_path / "models" / "someone").exists()
-
-
-def test_no_hub_and_nothing_in_the_cache(models, tmp_path):
+def test_no_hub_that_answers_and_nothing_in_the_cache(models, tmp_path):
     with serve(*models) as hub:
         address = hub.environment(tmp_path / "home")
-    offline = spawn("download", REPOSITORY, cwd=tmp_path, **address | {"HF_HUB_OFFLINE": "1"})
-    gone = spawn("download", REPOSITORY, cwd=tmp_path, **address)
-    for done in (offline, gone):
-        assert done.returncode == 1, done.stderr
-        assert "not in the cache" in done.stderr
-        assert "Traceback" not in done.stderr
+    done = spawn("download", REPOSITORY, cwd=tmp_path, **address)
+    assert done.returncode == 1, done.stderr
+    assert "not in the cache" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_disk_without_room(models, tmp_path, monkeypatch):

@@ -51,16 +51,6 @@ def test_a_full_disk_is_said_to_be_one(kind, text):
     assert "disk" in str(known)
 
 
-def test_adapters_without_their_package(capsys, tmp_path, monkeypatch):
-    import importlib.util
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find(name, *more))
-    said = refused(capsys, "demo", "--task", "demo", "--lora", "--out", tmp_path / "run", says="needs the package peft")
-    assert "pip install 'headtool[lora]'" in said.err
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_directory_of_another_run(capsys, tmp_path):
     args = ("--task", "demo", "--limit", 16, "--epochs", 1, "--threads", 1, "--out", tmp_path / "run")
     assert call(capsys, "finetune", "demo-encoder", *args).code == 0

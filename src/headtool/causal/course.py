@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from headtool.causal.metrics import LEVELS, Metrics
 from headtool.causal.model import CausalModel, Settings
 from headtool.causal.rows import Rows
 from headtool.causal.tokens import NumberTokenizer
+from headtool.errors import FAILED, HeadtoolError
 from headtool.record import locks
 from headtool.record.files import write_text
 from headtool.record.run import Run
@@ -95,6 +97,9 @@ def _one(
         predictions: dict[str, dict[str, list]] = {}
         for dataset, rows in data.evaluation.items():
             seen = evaluate.look(model, rows)
+            if not math.isfinite(loss := seen.loss_cls + settings.reg_weight * seen.loss_reg):
+                hint = "a smaller --lr, or --dtype fp32; --force starts over"
+                raise HeadtoolError(f"{name}: the evaluation loss is {loss} on {dataset}", hint=hint, code=FAILED)
             results[dataset] = evaluate.measure(model, seen, residuals)
             predictions[dataset] = _predicted(seen, evaluate.ends(model, seen, residuals))
     with run.clock.phase("write"):

@@ -58,8 +58,10 @@ def go_on(
     if not ids:
         raise HeadtoolError("the text is empty", hint="give a text to go on from")
     if len(ids) + (not ask.number) * ask.new_tokens > longest + 1:
+        more = f" and --new-tokens {ask.new_tokens} more" if ask.new_tokens > 1 else ""
         raise HeadtoolError(
-            f"the text has {len(ids)} tokens, and the model has room for {longest}", hint="give a shorter text"
+            f"the text has {len(ids)} tokens{more}, and the model has room for {longest}",
+            hint="give a shorter text, or fewer --new-tokens" if more else "give a shorter text",
         )
     draw = Draw(model, ask)
     start, steps = len(ids), []

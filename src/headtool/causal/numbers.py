@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from headtool.errors import HeadtoolError
+from headtool.tasks.numbers import written as number_of
 
 # A sign; digits in groups of three or in a row, a fraction, or a fraction alone; an exponent.
 NUMBER = re.compile(
@@ -90,7 +91,7 @@ def _joined(pieces: Iterable[Piece], risky: Sequence[int]) -> str:
 
 def _value(found: str) -> float | None:
     try:
-        value = float(found.replace(",", ""))
+        value = number_of(found)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -31,6 +31,9 @@ def read(
     found = sources.read(
         sides, limit=ask.limit, subset=subset, subset_seed=ask.subset_seed, seed=ask.seed, made=ask.examples
     )
+    if (ask.negatives or 0) > adapter.vocabulary:
+        hint = "leave it out: all of them are negatives"
+        raise HeadtoolError(f"--negatives {ask.negatives}: the model knows {adapter.vocabulary} tokens", hint=hint)
     longest = min(ask.max_length, adapter.longest)
     train = Rows(found.train, reader, longest, adapter.pad)
     evaluation = {name: Rows(rows, reader, longest, adapter.pad) for name, rows in found.evaluation.items()}

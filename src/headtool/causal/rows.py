@@ -50,6 +50,9 @@ class Rows:
             if example.label is not None:
                 here &= np.arange(len(row)) == np.flatnonzero(here)[-1]
             wanted.append(here)
+        if not ids and self.spoilt:
+            hint = "leave the token out of the texts"
+            raise HeadtoolError(f"all rows hold the token {tokens.token}, which stands for a number", hint=hint)
         if not ids:
             raise HeadtoolError(f"none of the rows has {SHORTEST} tokens", hint="there is nothing to predict in them")
         self.lengths = np.array([len(row) for row in ids])

@@ -93,6 +93,11 @@ def command(
     texts = [text] if isinstance(text, str) else list(text) if text else _stdin()
     if not any(each.strip() for each in texts):
         raise HeadtoolError("there is no text", hint="give texts as arguments, or one a line on stdin")
+    for each in texts:
+        try:
+            each.encode()
+        except UnicodeEncodeError as error:
+            raise HeadtoolError(f"{each[:60]!r}: the text is not valid Unicode", hint="convert it to UTF-8") from error
     model, tokens = folder.open_causal(locate(str(found)), device=str(pick_double(device)), threads=threads)
     if model.settings.plain:
         raise HeadtoolError(f"{found}: the plain baseline has no distribution", hint="give a model of causal-train")
@@ -122,6 +127,14 @@ def _check(ask: Asked) -> None:
     for flag, value, good, wanted in bounds:
         if not good:
             raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"give {flag} {wanted}")
+    if ask.mode != "compatible":
+        opt.idle(command, vars(ask), ("temperature", "top_k", "top_p"), "is of --mode compatible", "give both")
+    if ask.number:
+        opt.idle(
+            command, vars(ask), ("new_tokens",), "without a token: --number gives one number", "leave one of them out"
+        )
+        if ask.mode == "compatible":
+            raise HeadtoolError("--mode compatible samples tokens, --number takes none", hint="leave one of them out")
     if ask.shared != "none" and ask.mode != "causal":
         raise HeadtoolError(f"--shared {ask.shared} is of --mode causal", hint="give both")
 

@@ -206,8 +206,12 @@ def command(
 def _check(ask: SimpleNamespace, processes: int) -> None:
     """Raise HeadtoolError for numbers that cannot be meant."""
     opt.number_or("all", ask.subset, "--subset")
+    opt.named(
+        task=ask.task, eval=ask.eval, text_field=ask.text_field, value_field=ask.value_field, report_to=ask.report_to,
+        number_pattern=ask.number_pattern,
+    )  # fmt: skip
     bounds = (
-        ("--epochs", ask.epochs, 0 < ask.epochs < math.inf, "a number above 0"),
+        ("--epochs", ask.epochs, 0 < ask.epochs <= 1e6, "a number above 0, up to a million"),
         ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0, for example 1e-4"),
         ("--weight-decay", ask.weight_decay, 0 <= ask.weight_decay < math.inf, "a number from 0"),
         ("--warmup", ask.warmup, 0 <= ask.warmup < 1, "a share from 0 to below 1"),
@@ -215,13 +219,33 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
         ("--reg-weight", ask.reg_weight, 0 <= ask.reg_weight < math.inf, "a number from 0"),
         ("--gate-alpha", ask.gate_alpha, 0 <= ask.gate_alpha <= 1, "a share from 0 to 1"),
         ("--gamma0", ask.gamma0, 0 < ask.gamma0 < 1e6, "a number above 0 and below 1e6"),
-        ("--b-noise", ask.b_noise, 0 <= ask.b_noise < math.inf, "a number from 0"),
+        ("--b-noise", ask.b_noise, 0 <= ask.b_noise < 1e6, "a number from 0 to below 1e6"),
     )
     for flag, value, good, wanted in bounds:
         if not good:
             raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"give {flag} {wanted}")
     if ask.negatives is not None and ask.head == "softmax":
         raise HeadtoolError("--negatives is of the one-vs-rest loss", hint="leave --head softmax out")
+    if ask.head == "softmax":
+        opt.idle(command, vars(ask), ("ovr_reduction",), "is of the one-vs-rest loss", "leave --head softmax out")
+    if ask.experiment == "ablation":
+        names = ("head", "distribution")
+        opt.idle(command, vars(ask), names, "is what --experiment ablation varies", "leave one of them out")
+    if ask.data is not None:
+        opt.idle(
+            command, vars(ask), ("examples",), "is of made data sets, --data names others", "--limit takes fewer rows"
+        )
+    else:
+        opt.idle(
+            command,
+            vars(ask),
+            ("subset_seed",),
+            "without --data: of made sets the first rows are taken",
+            "leave it out",
+        )
+    if ask.experiment == "comprehensive":
+        why = "and --experiment comprehensive contradict each other: it is a list of made sets"
+        opt.idle(command, vars(ask), ("data", "task"), why, "--experiment basic")
     if ask.batch_size % processes:
         raise HeadtoolError(
             f"--batch-size {ask.batch_size} cannot be shared by {processes} processes", hint="give a multiple of them"

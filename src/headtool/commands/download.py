@@ -21,7 +21,13 @@ Revision = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    opt.flag("--out", metavar="DIR", help="Put the files in DIR/ORG/NAME; default: the hub's cache.", group=GROUP),
+    opt.flag(
+        "--out",
+        metavar="DIR",
+        help="Put the files in DIR/ORG/NAME; default: the hub's cache.",
+        group=GROUP,
+        parser=opt.place,
+    ),
 ]
 Include = Annotated[
     str | None,
@@ -61,7 +67,10 @@ def command(
     from headtool.models import fetch
 
     console = Console(quiet=quiet, verbose=verbose, json=json)
+    opt.named(revision=revision, include=include, exclude=exclude, token=token)
     repo, _, pinned = str(model_id).partition("@")
+    if not repo.strip():
+        raise HeadtoolError("MODEL_ID is empty", hint="a hub id is NAME or OWNER/NAME")
     if pinned and revision:
         raise HeadtoolError(f"{model_id} --revision {revision}: two revisions", hint="give one of them")
     wish = fetch.Wish(
@@ -86,6 +95,7 @@ def command(
         console.result("\n".join(lines), fields)
         return wish.folder or Path()
     found = fetch.fetch(wish, console)
+    console.detail(f"{repo} at commit {found.commit}: {len(found.files)} files")
     told = {"folder": str(found.folder), "id": repo, "commit": found.commit, "files": found.files}
     console.result(str(found.folder), told | {"bytes": sum(found.files.values())})
     return found.folder

@@ -177,8 +177,9 @@ def command(
 def _check(ask: SimpleNamespace, processes: int) -> None:
     """Raise HeadtoolError for numbers that cannot be meant."""
     opt.number_or("all", ask.subset, "--subset")
+    opt.named(task=ask.task, text_field=ask.text_field, text_field2=ask.text_field2, label_field=ask.label_field)
     bounds = (
-        ("--epochs", ask.epochs, 0 < ask.epochs < math.inf, "a number above 0"),
+        ("--epochs", ask.epochs, 0 < ask.epochs <= 1e6, "a number above 0, up to a million"),
         ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0, for example 2e-5"),
         ("--weight-decay", ask.weight_decay, 0 <= ask.weight_decay < math.inf, "a number from 0"),
         ("--warmup", ask.warmup, 0 <= ask.warmup < 1, "a share from 0 to below 1"),
@@ -195,6 +196,8 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
 
 def _lora(ask: SimpleNamespace) -> Lora | None:
     if not ask.lora:
+        names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+        opt.idle(command, vars(ask), names, "without --lora", "add --lora")
         return None
     from headtool.training import lora
 

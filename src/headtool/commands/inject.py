@@ -187,11 +187,13 @@ def command(
     console = Console(quiet=quiet, verbose=verbose, json=json, silent=share.launched and share.index > 0)
     for flag, value, most in (("--margin", margin, 0.5), ("--confidence", confidence, 1), ("--harm", harm, math.inf)):
         if not 0 < value < most:
-            raise HeadtoolError(f"{flag} {value}: not above 0 and below {most}", hint=f"for example {flag} 0.01")
+            hint = f"for example {flag} {0.95 if flag == '--confidence' else 0.01}"
+            raise HeadtoolError(f"{flag} {value}: not above 0 and below {most}", hint=hint)
     if not 0 < lr < math.inf:
         raise HeadtoolError(f"--lr {lr}: not a number above 0", hint="for example --lr 1e-4")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise HeadtoolError(f"--tolerance {tolerance}: not a number from 0", hint="for example --tolerance 1e-5")
+    opt.named(task=task)
     marks = opt.numbers(steps, "--steps")
     if marks[0] < 1:
         raise HeadtoolError(
@@ -212,6 +214,8 @@ def command(
         raise HeadtoolError("--epsilon and --tolerance without bounds", hint="leave out --bounds none")
     if calibration is not None and calibrate != CALIBRATE:
         raise HeadtoolError("--calibrate is the other way to limits than --calibration", hint="leave one out")
+    if (phase == "backward" or detect == "none") and calibrate != CALIBRATE:
+        raise HeadtoolError("--calibrate without detectors", hint="leave it out")
     if calibration is not None and not Path(calibration).is_file():
         raise HeadtoolError(
             f"--calibration {calibration}: there is no such file", hint="an earlier run's calibration.json"
@@ -254,7 +258,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
     run.manifest["data"] = ready.facts
     parts = run.parts(ready.plan)
     seen = course.clean(run, adapter, tested, ready.detectors, parts, ask)
-    limits = ready.limits(seen, ask)
+    limits = ready.limits(seen)
     with run.clock.phase("open"):
         permanent = ask.duration == "permanent"
         worker: work.Forward | work.Backward

@@ -136,11 +136,26 @@ def command(
     share = ranks.share(shard)
     console = Console(quiet=quiet, verbose=verbose, json=json, silent=share.launched and share.index > 0)
     tolerance = _tolerance(rank_tol)
+    opt.named(include=include, exclude=exclude, diff=diff)
     if not 0 <= zero_eps < math.inf:
         raise HeadtoolError(f"--zero-eps {zero_eps}: not a number from 0", hint="for example --zero-eps 1e-8")
     if alpha and spectrum == "none":
         raise HeadtoolError("--alpha is fitted to spectra", hint="leave out --spectrum none")
     from headtool.record.session import carry_out
+
+    if not embedding:
+        names = ("k_method", "k_max", "clusters", "sample")
+        opt.idle(command, arguments, names, "is of the clusters of the embedding", "add --embedding")
+    if clusters is not None:
+        opt.idle(
+            command,
+            arguments,
+            ("k_method", "k_max", "sample"),
+            "chooses the number that --clusters gives",
+            "leave one of them out",
+        )
+    if spectrum == "none":
+        opt.idle(command, arguments, ("rank_tol",), "is of spectra", "leave out --spectrum none")
     from headtool.weights.examine import Wish
     from headtool.weights.inspection import inspect
 

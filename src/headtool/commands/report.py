@@ -87,11 +87,6 @@ def command(
     everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
     first = everything[0]
     top = opt.top(top_k, first.layers * first.heads)
-    if top > first.layers * first.heads:
-        raise HeadtoolError(
-            f"--top-k {top}: the model has {first.layers * first.heads} heads",
-            hint=f"for example --top-k {max(1, first.layers * first.heads // 5)}",
-        )
     if out is not None and Path(out).resolve() in {source.path.resolve() for source in everything}:
         raise HeadtoolError(f"--out {out}: one of the runs to report", hint="choose another --out")
     content = {group.label: [s.facts() for pair in group.pairs for s in pair.sources] for group in groups}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headtool.scores.passes import Pass
 
 GROUP = "Scores"
+HEAVIEST = 1e6  # a weight in combined: what it is multiplied with are ranks
 ALL = folder.names("headtool.scores")
 Scores = Annotated[
     str,
@@ -164,9 +165,11 @@ def command(
     opt.number_or("auto", batch_size, "--batch-size")
     opt.number_or("all", subset, "--subset")
     opt.memory(memory)
+    opt.named(task=task, question_marker=question_marker, choices_marker=choices_marker)
     for flag, value in (("--lambda-ent", lambda_ent), ("--lambda-task", lambda_task)):
-        if not math.isfinite(value):
-            raise HeadtoolError(f"{flag} {value}: not a finite number", hint=f"for example {flag} 0.5")
+        if not abs(value) <= HEAVIEST:
+            hint = f"for example {flag} 0.5"
+            raise HeadtoolError(f"{flag} {value}: not a number from -{HEAVIEST:g} to {HEAVIEST:g}", hint=hint)
     for flag, limit_of in (("--ablate-error", ablate_error), ("--ablate-budget", ablate_budget)):
         if limit_of is not None and not 0 < limit_of < math.inf:
             raise HeadtoolError(f"{flag} {limit_of}: not a number above 0", hint=f"for example {flag} 0.01")
@@ -205,10 +208,11 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     from headtool.models import layout
     from headtool.models.open import kind_of, open_model, same_tokens
     from headtool.record.files import read_part
-    from headtool.scores import importance, outcome, passes, rounds
+    from headtool.scores import idle, importance, outcome, passes, rounds
     from headtool.tasks import labels
 
     console, by_need = run.console, passes.needs(names)
+    idle.refuse(command, ask, by_need, console)
     with run.clock.phase("data"):
         chosen = passes.choose(run, names, layout.find(located.model_type, ask.family).causal, ask)
     with run.clock.phase("open"):
@@ -219,6 +223,9 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             weights=not ask.dry_run, classes=classes, seed=ask.seed, spread=ask.spread,
         )  # fmt: skip
     ask.top_k = opt.top(ask.top_k, adapter.geometry.layers * adapter.geometry.heads)
+    if ask.top_k_layer > max(adapter.geometry.heads, opt.default(command, "top_k_layer")):
+        what = f"--top-k-layer {ask.top_k_layer}: a layer has {adapter.geometry.heads} heads"
+        raise HeadtoolError(what, hint="a smaller number")
     if ask.before is not None:
         same_tokens(adapter, ask.before)
     if adapter.drawn:

@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         whole = isinstance(held["detectors"], dict) and all(isinstance(each, str) for each in held["sequences"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise HeadtoolError(f"--calibration {path}: it holds no calibration", hint="an earlier run's calibration.json")

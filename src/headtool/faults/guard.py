@@ -47,15 +47,20 @@ def detector(name: str) -> ModuleType:
 
 
 def names_of(text: str) -> tuple[str, ...]:
-    """The detectors of a set, or of a comma-separated list of sets and names, each once. Raises HeadtoolError."""
+    """The detectors of a set, or of a comma-separated list of sets and names, each once; of "none" none.
+
+    Raises HeadtoolError for an unknown name and an empty list.
+    """
     found: list[str] = []
-    for word in (word.strip() for word in text.split(",")):
+    for word in () if text == "none" else (word.strip() for word in text.split(",")):
         if word in SETS:
             found += SETS[word]
         elif word:
             if word not in folder.names(DETECTORS):
                 detector(word)  # a plug-in's, or an error that says which there are
             found.append(word)
+    if not found and text != "none":
+        raise HeadtoolError("--detect is empty", hint=f"a set ({', '.join(SETS)}), names of detectors, or none")
     return tuple(dict.fromkeys(found))
 
 

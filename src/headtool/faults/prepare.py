@@ -41,12 +41,12 @@ class Ready:
     facts: dict[str, Any]  # of the data, for the manifest
     plan: dict[str, Any]  # what trials depend on beyond the arguments
     limits_of: dict[str, Any]  # what limits of detectors hold for
+    given: guard.Limits | None  # those of --calibration
 
-    def limits(self, seen: Mapping[int, Seen], ask: SimpleNamespace) -> Any:
+    def limits(self, seen: Mapping[int, Seen]) -> guard.Limits:
         """The detectors' limits: those of --calibration, or from what the clean sequences showed."""
-        if ask.calibration_file is not None:
-            layers = self.adapter.geometry.layers
-            return calibration.load(Path(ask.calibration_file), self.limits_of, self.detectors, layers)
+        if self.given is not None:
+            return self.given
         return calibration.limits(self.detectors, [seen[i] for i in self.tested.calibration])
 
 
@@ -54,7 +54,7 @@ def ready(run: Run, located: Located, ask: SimpleNamespace) -> Ready:
     """Read, open, and settle what is tried. Raises HeadtoolError for what this model or these arguments cannot have."""
     console, forward = run.console, ask.phase == "forward"
     pattern = bits.parse(ask.pattern)
-    names = guard.names_of("" if ask.detect == "none" or not forward else ask.detect)
+    names = guard.names_of(ask.detect if forward else "none")
     if ask.data is None and ask.task is None:
         console.note("neither --data nor --task: the built-in task 'demo'")
     with run.clock.phase("data"):
@@ -104,7 +104,10 @@ def ready(run: Run, located: Located, ask: SimpleNamespace) -> Ready:
         "model": run.manifest["inputs"]["weights_sha256"], "dtype": str(adapter.dtype).removeprefix("torch."),
         "length": int(tested.examples.lengths.max()), "force_kv_equal": ask.force_kv_equal,
     }  # fmt: skip
-    return Ready(adapter, tested, detectors, trials, faults, most, facts, plan, limits_of)
+    given = None
+    if ask.calibration_file is not None:
+        given = calibration.load(Path(ask.calibration_file), limits_of, detectors, adapter.geometry.layers)
+    return Ready(adapter, tested, detectors, trials, faults, most, facts, plan, limits_of, given)
 
 
 def _open(run: Run, located: Located, chosen: Chosen, ask: SimpleNamespace) -> Adapter:

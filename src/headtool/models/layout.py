@@ -75,7 +75,7 @@ def find(model_type: str, family: str | None = None) -> Layout:
 
     Raises HeadtoolError for a family that is refused (with the reason) or not known.
     """
-    wanted = family or model_type
+    wanted = model_type if family is None else family
     if family is None and model_type in REFUSED:
         raise HeadtoolError(
             f"models of type '{model_type}' are not supported: {REFUSED[model_type]}",

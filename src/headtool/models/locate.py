@@ -79,6 +79,7 @@ def locate(model: str) -> Located:
         return Located(
             path, f"{here.parent.name}/{here.name}" if generic else here.name, str(path), None, _config(path)
         )
+    refuse_dangling(path, model)
     looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.partition("@")[0].count("/") > 1
     if looks_like_path or path.exists() or not HUB_ID.fullmatch(model):
         what = "is no folder" if path.exists() else "there is no such model folder"
@@ -96,6 +97,12 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def refuse_dangling(path: Path, given: str) -> None:
+    """Raise HeadtoolError for a link to what is not there (any more): no hub is asked for its name."""
+    if path.is_symlink() and not path.exists():
+        raise HeadtoolError(f"{given}: a link to {path.readlink()}, which is not there", hint="mend or remove the link")
 
 
 def _from_hub(model: str) -> Located:

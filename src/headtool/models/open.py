@@ -86,6 +86,10 @@ def open_model(
 
 def _spread(most: dict[int | str, int]) -> dict[str, Any]:
     """What from_pretrained must be told to spread a model; what goes to disk lies in a folder that goes with the process."""
+    gpus = torch.accelerator.device_count()
+    if absent := [device for device in most if device != "cpu" and int(device) >= gpus]:
+        hint = f"GPUs count from 0, and there are {gpus}" if gpus else "there is none here: cpu=SIZE alone"
+        raise HeadtoolError(f"--max-memory {absent[0]}=...: there is no GPU {absent[0]}", hint=hint)
     folder = tempfile.mkdtemp(prefix="headtool-weights-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {"device_map": "auto", "offload_folder": folder} | ({"max_memory": most} if most else {})
@@ -151,9 +155,11 @@ def explained(what: str) -> Iterator[None]:
         known = translate(error)
         if known is not None:
             raise known from error
-        reason = next(
-            (line for line in reversed(str(error).strip().splitlines()) if line.strip()), type(error).__name__
-        )
+        reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "")
+        if "ignore_mismatched_sizes" in reason:
+            reason = "weights have other shapes than it says"
+        elif isinstance(error, LookupError) or not reason:
+            reason = f"{type(error).__name__}: {reason}"
         raise HeadtoolError(what, hint=reason.strip()[:300]) from error
 
 

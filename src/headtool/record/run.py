@@ -115,8 +115,9 @@ class Run:
     # -- opening and closing ---------------------------------------------------------------------------------------
 
     def _open(self, force: bool) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise HeadtoolError(f"{self.path} is a file", hint="choose another --out")
+        if not self.path.is_dir() and (self.path.exists() or self.path.is_symlink()):
+            what = "a file" if self.path.exists() else "a link to what is not there"
+            raise HeadtoolError(f"{self.path} is {what}", hint="choose another --out")
         self._made = [each for each in (self.path, *self.path.parents) if not each.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)

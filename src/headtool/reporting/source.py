@@ -109,6 +109,8 @@ def _table(path: Path, name: str, digest: str, layers: int, heads: int) -> pl.Da
     missing = [column for column in NEEDED.get(name, ()) if column not in frame.columns]
     if missing:
         raise HeadtoolError(f"{file}: the table has no column {missing[0]}", hint=again)
-    if frame.select("layer", "head").rows() != [(layer, head) for layer in range(layers) for head in range(heads)]:
+    if frame.height != layers * heads or frame.select("layer", "head").rows() != [
+        (layer, head) for layer in range(layers) for head in range(heads)
+    ]:
         raise HeadtoolError(f"{file}: its rows are not the {layers} x {heads} heads of the model", hint=again)
     return frame

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headtool.errors import HeadtoolError, translate
-from headtool.models.locate import expanded
+from headtool.models.locate import expanded, refuse_dangling
 from headtool.record.files import sha256
 from headtool.tasks.example import RowError
 
@@ -60,9 +60,10 @@ class Source:
         except Exception as error:  # the library raises many classes
             known = translate(error)
             if known is not None:
-                raise known from error
+                raise HeadtoolError(f"{self.name}: {known}", hint=known.hint, code=known.code) from error
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise HeadtoolError(f"{self.name}: not a data set that can be read", hint=reason[:300]) from error
+            hint = f"give a data file, or a folder of data files ({reason[:300]})"
+            raise HeadtoolError(f"{self.name}: not a data set that can be read", hint=hint) from error
         if split is None:  # the split that a reader would evaluate on
             split = next((s for s in ("validation", "test", "train") if s in found), next(iter(found)))
             found = found[split]
@@ -90,6 +91,7 @@ def find(data: str) -> Source:
         if path.stat().st_size == 0:
             raise HeadtoolError(f"{data}: the file is empty", hint="see docs/formats.md for what rows look like")
         return Source(str(path), path)
+    refuse_dangling(path, data)
     looks_like_path = path.suffix.lower() in SUFFIXES or data.startswith((".", "~", "/")) or data.count("/") > 1
     if path.is_dir():
         return Source(str(path), None)

@@ -86,7 +86,8 @@ def items_of(
     """The rows of the table parameters, in the order of the files. Raises HeadtoolError where globs leave none, and for
     two tensors of one name.
     """
-    method = str((checkpoint.config.get("quantization_config") or {}).get("quant_method", "") or "")
+    quantised = checkpoint.config.get("quantization_config")
+    method = str(quantised.get("quant_method") or "") if isinstance(quantised, dict) else ""
     stems = {t.name.removesuffix(".qweight") for t in checkpoint.tensors if t.name.endswith(".qweight")}
     found: list[Item] = []
     names: set[str] = set()
@@ -161,7 +162,8 @@ def attention_of(checkpoint: Checkpoint, layout: Layout | None, items: list[Item
         return None, "not all of q, k, v and o are there in any layer"
     if any(item.skip or item.vector for parts in layers.values() for item in parts.values()):
         return None, "the projections are quantised, and have no slices to read"
-    count = next((int(checkpoint.config[key]) for key in HEADS if checkpoint.config.get(key)), None)
+    counts = (checkpoint.config.get(key) for key in HEADS)
+    count = next((each for each in counts if type(each) is int and each > 0), None)
     if count is None:
         return None, "config.json does not say how many heads there are"
     found = set()

@@ -145,7 +145,7 @@ def open_checkpoint(given: str, *, allow_pickle: bool = False) -> Checkpoint:
     return _local(found.folder, found.label, found.model_id, found.revision)
 
 
-def stored(file: str, entries: Mapping[str, Any], data: int) -> list[Tensor]:
+def stored(file: str, entries: Mapping[str, Any], data: int, path: Path | None = None) -> list[Tensor]:
     """The tensors of a parsed header; data is where their bytes begin. Raises HeadtoolError where bytes and shape differ."""
     found = []
     for name, entry in entries.items():
@@ -154,7 +154,7 @@ def stored(file: str, entries: Mapping[str, Any], data: int) -> list[Tensor]:
         known = FORMATS.get(tensor.dtype)
         if known is not None and tensor.elements * known.bits.itemsize != tensor.size:
             raise HeadtoolError(
-                f"{file}: {name} is {tensor.dtype} {list(tensor.shape)}, which {tensor.size} bytes do not hold",
+                f"{path or file}: {name} is {tensor.dtype} {list(tensor.shape)}, which {tensor.size} bytes do not hold",
                 hint="download it again",
             )
         found.append(tensor)
@@ -193,7 +193,7 @@ def _local(folder: Path, label: str, model_id: str, revision: str | None, only: 
         entries = checkpoint.header(file)
         with file.open("rb") as handle:
             data = 8 + int.from_bytes(handle.read(8), "little")
-        by_file[file.name] = stored(file.name, entries, data)
+        by_file[file.name] = stored(file.name, entries, data, file)
     warnings: list[str] = []
     tensors = [tensor for each in by_file.values() for tensor in each]
     if index.is_file() and [file.name for file in files] != [only or checkpoint.SINGLE]:
@@ -216,7 +216,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], list[str]]:
         config = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("not an object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HeadtoolError(f"{file}: not JSON ({error})", hint="download it again") from error
     return config, []
 

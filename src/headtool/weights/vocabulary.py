@@ -19,17 +19,18 @@ def tokens_of(checkpoint: Checkpoint, rows: int) -> list[str | None]:
 
 def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
     """Token -> id from the tokenizer's own files, without loading a tokenizer."""
-    text = checkpoint.companion("tokenizer.json")
-    if text is not None:
-        try:
+    name = "tokenizer.json"
+    try:
+        text = checkpoint.companion(name)
+        if text is not None:
             content = json.loads(text)
             vocabulary = content["model"]["vocab"]
             if isinstance(vocabulary, list):  # Unigram: [token, score], in order
                 vocabulary = {entry[0]: i for i, entry in enumerate(vocabulary)}
-            return dict(vocabulary) | {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise HeadtoolError(
-                f"{checkpoint.path}: its tokenizer.json cannot be read", hint=repr(error)[:200]
-            ) from error
-    text = checkpoint.companion("vocab.txt")
+            found = dict(vocabulary) | {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+            return {str(token): int(number) for token, number in found.items()}
+        name = "vocab.txt"
+        text = checkpoint.companion(name)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise HeadtoolError(f"{checkpoint.path}: its {name} cannot be read", hint=repr(error)[:200]) from error
     return {} if text is None else {token: i for i, token in enumerate(text.split("\n"))}
