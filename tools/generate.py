@@ -139,7 +139,7 @@ def errors_page() -> str:
         lines += [f"## {'Every command' if command == 'shell' else f'headtool {command}'}\n"]
         lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
         lines += [
-            f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
+            f"| {_code(_shown(case.command))} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
         ]
         lines.append("")
     return "\n".join(lines)
@@ -148,6 +148,11 @@ def errors_page() -> str:
 def _text(text: str) -> str:
     """A cell of a Markdown table."""
     return re.sub(r"([|<*_`\[\]])", r"\\\1", _short(text))
+
+
+def _shown(command: str) -> str:
+    """A command with the bytes that are no UTF-8 (half surrogates, to Python) as escapes."""
+    return command.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _code(text: str) -> str:
