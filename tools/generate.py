@@ -139,7 +139,8 @@ def errors_page() -> str:
         lines += [f"## {'Every command' if command == 'shell' else f'headtool {command}'}\n"]
         lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
         lines += [
-            f"| {_code(_shown(case.command))} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
+            f"| {_code(_shown(case.command))} | {_text(case.given)} | {_text(case.line)} | {case.code} |"
+            for case in group
         ]
         lines.append("")
     return "\n".join(lines)

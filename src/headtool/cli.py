@@ -180,7 +180,7 @@ def _settle_streams() -> None:
 
 
 def _usage(error: typer.TyperException) -> int:
-    message = error.format_message().strip()
+    message = error.format_message().strip().replace("Value error, ", "")  # pydantic's, in Typer's words
     if not message:  # no_args_is_help: the help has been asked for by giving nothing
         print("headtool: error: give a command\n  hint: 'headtool --help' shows what there is", file=sys.stderr)
         return IMPOSSIBLE

@@ -181,6 +181,13 @@ def named(**given: str | None) -> None:
             raise HeadtoolError(f"--{name.replace('_', '-')} is empty", hint="leave it away, or give it a value")
 
 
+def listed(given: Any) -> Any:
+    """From Python a list, or a number, stands for the comma-separated list of the command line; all else is as it was."""
+    if isinstance(given, list | tuple):
+        return ",".join(str(item) for item in given)
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
 def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """The patterns of a comma-separated list; from Python a list will do."""
     listed = given.split(",") if isinstance(given, str) else given or ()
@@ -285,7 +292,10 @@ Seed = Annotated[int, flag("--seed", min=0, max=SEEDS, help="Seed of everything 
 TopK = Annotated[
     int | None,
     flag(
-        "--top-k", min=1, help="Heads that count as the top; default 20, of a small model a quarter.", group=GROUP_TALK
+        "--top-k",
+        min=1,
+        help="Heads that count as the top; default 20, of a model with fewer than 21 a quarter.",
+        group=GROUP_TALK,
     ),
 ]
 Out = Annotated[
@@ -321,7 +331,7 @@ Config = Annotated[
     ),
 ]
 
-Json = Annotated[bool, flag("--json", help="Print one JSON object instead of the run directory.", group=GROUP_TALK)]
+Json = Annotated[bool, flag("--json", help="Print the result as one JSON object.", group=GROUP_TALK)]
 JsonLines = Annotated[bool, flag("--jsonl", help="Write the tables as JSON Lines too.", group=GROUP_TALK)]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Only the result, warnings and errors.", group=GROUP_TALK)]
 Verbose = Annotated[bool, flag("--verbose", "-v", help="More notes.", group=GROUP_TALK)]

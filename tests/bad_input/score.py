@@ -33,7 +33,7 @@ MODELS = (
     case("score x.json", "x.json: is no folder", "x.json is a file", file("x.json", "{}")),
     case("score ../../etc/passwd/..", "../../etc/passwd/..: there is no such model folder"),
     case("score nobody/nothing-at-all", "'nobody/nothing-at-all' is no folder here, and the hub cannot be reached and the files are not in the cache", "offline", code=1),
-    case("score demo@main", "'demo@main' is no folder here, and the hub cannot be reached and the files are not in the cache", "offline", code=1),
+    case("score demo@main", "'demo@main' is no folder here (did you mean demo?), and the hub cannot be reached and the files are not in the cache", "offline", code=1),
     case("score empty", "empty: there is no config.json", "an empty folder", folder("empty")),
     case("score model", "model: there is no config.json", "config.json is missing", model(without("config.json"))),
     case("score model", "model/config.json: not JSON (...)", "config.json is cut", model(write("config.json", "{"))),

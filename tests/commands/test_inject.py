@@ -148,6 +148,17 @@ def test_done_is_done(whole, capsys):
     assert "done already" in said.err
 
 
+def test_lists_and_numbers_from_python_are_those_of_the_command_line(tmp_path, capsys, monkeypatch):
+    few = {"layers": "first", "sequences": 2, "calibrate": 2, "runs": 1, "verify": 0, "out": tmp_path / "run"}
+    headtool.inject("demo", sites=["v", "q"], bits=[30, 31], seeds=7, **few)
+    capsys.readouterr()
+    headtool.inject("demo", sites="v,q", bits="30,31", seeds="7", **few)
+    assert "done already; --force does it again" in capsys.readouterr().err
+    monkeypatch.setattr("headtool.record.manifest.versions", lambda: {"torch": "0.1"})
+    headtool.inject("demo", sites="v,q", bits="30,31", seeds="7", **few)
+    assert f"done already, by torch {torch.__version__}" in capsys.readouterr().err
+
+
 def test_a_sample_prints_its_size_first_and_stops_when_it_is_sure(tmp_path, capsys):
     args = [
         "demo-encoder",

@@ -21,6 +21,7 @@ DETECTORS = folder.names("headtool.faults.detectors")
 SETS = ("cheap", "standard", "strict")
 MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
 SITES = ("q", "k", "v", "scores", "weights", "out")
+LISTS = ("sites", "bits", "layers", "heads", "seeds", "steps", "detect")  # flags that take lists
 
 
 def complete_sites(incomplete: str) -> list[str]:
@@ -177,6 +178,7 @@ def command(
     Leaves the tables of trials, detectors, bounds and costs, and figures, in a run directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
+    arguments |= {name: opt.listed(arguments[name]) for name in LISTS}
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.files import sha256
@@ -194,7 +196,7 @@ def command(
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise HeadtoolError(f"--tolerance {tolerance}: not a number from 0", hint="for example --tolerance 1e-5")
     opt.named(task=task)
-    marks = opt.numbers(steps, "--steps")
+    marks = opt.numbers(arguments["steps"], "--steps")
     if marks[0] < 1:
         raise HeadtoolError(
             "--steps 0: the loss before the first step is there anyway", hint="for example --steps 1,10"
@@ -202,11 +204,11 @@ def command(
     if not sweep and share.count > 1 and not share.launched:
         hint = "torchrun starts processes that do; or --sweep"
         raise HeadtoolError("--sample decides after each round, so all shares must run at the same time", hint=hint)
-    if phase == "backward" and (detect != "standard" or calibration is not None):
+    if phase == "backward" and (arguments["detect"] != "standard" or calibration is not None):
         raise HeadtoolError("detectors watch the forward phase", hint="leave out --detect and --calibration")
     if phase == "backward" and (bounds == "golden" or epsilon != "s@w" or tolerance is not None):
         raise HeadtoolError("bounds are of the forward phase", hint="leave out --bounds, --epsilon and --tolerance")
-    if phase == "forward" and (steps != "1,10,100" or lr != LR):
+    if phase == "forward" and (arguments["steps"] != "1,10,100" or lr != LR):
         raise HeadtoolError("--steps and --lr are of a training", hint="--phase backward")
     if sweep and (margin != MARGIN or confidence != CONFIDENCE):
         raise HeadtoolError("--margin and --confidence are of a sample", hint="--sample")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -111,7 +112,8 @@ def _from_hub(model: str) -> Located:
 
     repo, _, revision = model.partition("@")
     disable_progress_bars()
-    with refusals(f"'{model}' is no folder here, and "):
+    near = difflib.get_close_matches(model, BUILT_IN, n=1)
+    with refusals(f"'{model}' is no folder here{f' (did you mean {near[0]}?)' if near else ''}, and "):
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
     return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from headtool.console import Console
 from headtool.ranks import Share
+from headtool.record import manifest
 from headtool.record.clock import human_bytes
 from headtool.record.run import Run
+
+DECISIVE = ("torch", "transformers", "numpy")  # libraries whose next version may compute otherwise
 
 
 def carry_out(
@@ -32,9 +35,16 @@ def carry_out(
         console=console, share=share, dry=dry,
     ) as run:  # fmt: skip
         if run.done and not dry:
-            console.note("done already; --force does it again")
+            console.note(f"done already{_by_others(run)}; --force does it again")
             return run.announce()
         return work(run)
+
+
+def _by_others(run: Run) -> str:
+    """The libraries' versions that made a finished run, where they are not those of now."""
+    then, now = run.manifest.get("versions", {}), manifest.versions()
+    other = [f"{name} {then[name]}" for name in DECISIVE if name in then and then[name] != now.get(name)]
+    return f", by {', '.join(other)}" if other else ""
 
 
 def show_plan(run: Run, fields: dict[str, Any]) -> Path:
