@@ -156,7 +156,8 @@ def _code(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Without what is repeated for its length alone."""
+    """Without what is repeated for its length alone, and with its bytes that are no text spelt out."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return re.sub(r"(.{1,8}?)\1{40,}", r"\1\1\1...", text)
 
 
