@@ -139,7 +139,7 @@ def errors_page() -> str:
         lines += [f"## {'Every command' if command == 'shell' else f'headtool {command}'}\n"]
         lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
         lines += [
-            f"| {_code(_shown(case.command))} | {_text(case.given)} | {_text(case.line)} | {case.code} |"
+            f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |"
             for case in group
         ]
         lines.append("")
@@ -151,18 +151,14 @@ def _text(text: str) -> str:
     return re.sub(r"([|<*_`\[\]])", r"\\\1", _short(text))
 
 
-def _shown(command: str) -> str:
-    """A command with the bytes that are no UTF-8 (half surrogates, to Python) as escapes."""
-    return command.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _code(text: str) -> str:
     """The same, as code."""
     return "`" + _short(text).replace("|", r"\|") + "`"
 
 
 def _short(text: str) -> str:
-    """Without what is repeated for its length alone."""
+    """Without what is repeated for its length alone, and with its bytes that are no text spelt out."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return re.sub(r"(.{1,8}?)\1{40,}", r"\1\1\1...", text)
 
 

@@ -28,5 +28,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return importlib.import_module(f"headtool.commands.{name}").command
+        command = importlib.import_module(f"headtool.commands.{name}").command
+        command.__name__ = command.__qualname__ = name  # what Python calls it, when an argument is wrong
+        return command
     raise AttributeError(f"module 'headtool' has no attribute {name!r}")

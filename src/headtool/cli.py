@@ -145,6 +145,8 @@ def _run() -> int:
     try:
         code = _application()(standalone_mode=False) or 0
         sys.stdout.flush()
+        if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
+            raise KeyboardInterrupt
         return int(code)
     except typer.Abort:
         raise KeyboardInterrupt from None
