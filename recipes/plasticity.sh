@@ -10,8 +10,8 @@ if [ -n "$train" ]; then rows=(--train "$train" --eval "$eval"); fi
 for seed in ${SEEDS:-1 2 3}; do
   to=$out/seed-$seed
   headtool finetune "$model" "${rows[@]}" \
-    ${LIMIT:+--limit "$LIMIT"} --epochs "${EPOCHS:-3}" --subset "${SUBSET:-1024}" --probe --seed "$seed" --out "$to/finetune" -q >&2
-  data=(${eval:+--data "$eval"} --subset "${SUBSET:-1024}" --seed "$seed" ${TOP_K:+--top-k "$TOP_K"} -q)
+    ${LIMIT:+--limit "$LIMIT"} --epochs "${EPOCHS:-3}" --subset "${SUBSET:-1024}" --probe --seed "$seed" --out "$to/finetune" >&2
+  data=(${eval:+--data "$eval"} --subset "${SUBSET:-1024}" --seed "$seed" ${TOP_K:+--top-k "$TOP_K"})
   runs+=("$(headtool score "$to/finetune/ckpt_init" --scores ablation,gradient,fisher "${data[@]}" --out "$to/pre")")
   runs+=("$(headtool score "$to/finetune/ckpt_final" --scores ablation,update --init "$to/finetune/ckpt_init" "${data[@]}" --out "$to/post")")
 done

@@ -139,8 +139,7 @@ def errors_page() -> str:
         lines += [f"## {'Every command' if command == 'shell' else f'headtool {command}'}\n"]
         lines += ["| `headtool` ... | where | line | code |", "|---|---|---|---|"]
         lines += [
-            f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |"
-            for case in group
+            f"| {_code(case.command)} | {_text(case.given)} | {_text(case.line)} | {case.code} |" for case in group
         ]
         lines.append("")
     return "\n".join(lines)
