@@ -167,6 +167,11 @@ def idle(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[
             raise HeadtoolError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
+def harmless(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str], why: str) -> list[str]:
+    """The same as notes, where what is idle says how much is done, and a preset may well hold it."""
+    return [f"--{name.replace('_', '-')} {why}" for name in names if given[name] != default(command, name)]
+
+
 def place(given: str) -> Path:
     """The path that --out names. Raises HeadtoolError for an empty one: it would be the current folder."""
     if not given.strip():

@@ -34,8 +34,6 @@ FLAGS = (
     case(f"{OUT} --experiment comprehensive --task addition", "--task and --experiment comprehensive contradict each other: it is a list of made sets"),
     case(f"{OUT} --experiment ablation --distribution normal", "--distribution is what --experiment ablation varies"),
     case(f"{OUT} --head softmax --ovr-reduction mean", "--ovr-reduction is of the one-vs-rest loss"),
-    case(f"{OUT} --subset-seed 5", "--subset-seed without --data: of made sets the first rows are taken"),
-    case(f"{OUT} --data x.jsonl --examples 5", "--examples is of made data sets, --data names others"),
     case(f"{OUT} --data x.jsonl --eval ''", "--eval is empty"),
     case(f"{OUT} --negatives 5000", "--negatives 5000: the model knows 580 tokens"),
     case(f"{OUT} --value-field price", "--value-field without --data"),

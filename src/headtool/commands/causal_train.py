@@ -185,6 +185,11 @@ def command(
     console = Console(quiet=quiet, verbose=verbose, json=json, silent=share.launched and share.index > 0)
     ask = SimpleNamespace(**arguments)
     _check(ask, share.count)
+    idle, why = ("subset_seed", "without --data: of made sets the first rows are taken")
+    if data is not None:
+        idle, why = ("examples", "is of made data sets, and changes nothing here")
+    for note in opt.harmless(command, arguments, (idle,), why):
+        console.note(note)
     ask.report_to = trainer.sinks(report_to)
     ask.number_pattern = numbers.pattern(number_pattern)
     asked = experiments.named(experiment)
@@ -231,18 +236,6 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
     if ask.experiment == "ablation":
         names = ("head", "distribution")
         opt.idle(command, vars(ask), names, "is what --experiment ablation varies", "leave one of them out")
-    if ask.data is not None:
-        opt.idle(
-            command, vars(ask), ("examples",), "is of made data sets, --data names others", "--limit takes fewer rows"
-        )
-    else:
-        opt.idle(
-            command,
-            vars(ask),
-            ("subset_seed",),
-            "without --data: of made sets the first rows are taken",
-            "leave it out",
-        )
     if ask.experiment == "comprehensive":
         why = "and --experiment comprehensive contradict each other: it is a list of made sets"
         opt.idle(command, vars(ask), ("data", "task"), why, "--experiment basic")

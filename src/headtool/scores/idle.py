@@ -27,6 +27,6 @@ def refuse(command: Callable[..., Any], ask: SimpleNamespace, needs: Mapping[str
     for names, used, why, score in table:
         if not used:
             opt.idle(command, given, names, f"{why}, which none of --scores is", f"for example --scores {score}")
-    for name, used in (("memory", "ablation" in kinds), ("verify", "ablation" in kinds), ("limit", reads)):
-        if not used and given[name] != opt.default(command, name):  # harmless: worth a note
-            console.note(f"--{name} changes nothing of these scores")
+    spare = [*(() if "ablation" in kinds else ("memory", "verify")), *(() if reads else ("limit",))]
+    for note in opt.harmless(command, given, spare, "changes nothing of these scores"):
+        console.note(note)
