@@ -147,6 +147,7 @@ def command(
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
     arguments |= {name: float(arguments[name]) for name in REALS}  # from Python, 3 is 3.0
+    arguments["lora_targets"] = opt.listed(lora_targets)
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.session import carry_out
