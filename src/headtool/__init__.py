@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from headtool.commands.score import command as score
 
 
+def __dir__() -> list[str]:
+    return [*__all__]
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         command = importlib.import_module(f"headtool.commands.{name}").command

@@ -143,7 +143,7 @@ def _joined(
         return encoding
 
     for place, example in enumerate(chosen.examples()):
-        new = tokenizer(example.text + "\n", add_special_tokens=False)["input_ids"]
+        new = tokenizer(example.text + "\n", add_special_tokens=False, verbose=False)["input_ids"]
         ids += new
         starts += [place] * len(new)
         while len(ids) >= room:
