@@ -16,8 +16,6 @@ CASES = (
     case("inject demo --pattern flap", "--pattern flap: there is no such pattern"),
     case("inject demo --detect rang", "there is no detector named 'rang'"),
     case("inject demo --detect ''", "--detect is empty"),
-    case("inject demo --detect none --calibrate 8", "--calibrate without detectors"),
-    case("inject demo --phase backward --calibrate 8", "--calibrate without detectors"),
     case("inject demo --bits 1.5", "--bits 1.5: '1.5' is neither a number nor a range"),
     case("inject demo --bits 0-3,", "--bits 0-3,: '' is neither a number nor a range"),
     case("inject demo --pattern multi:99", "--pattern multi:99: there are 32 bits"),

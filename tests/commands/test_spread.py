@@ -52,7 +52,7 @@ def test_a_family_that_reads_weights_behind_a_modules_back(tmp_path, capsys):
     [
         (["--max-memory", "cpu=1GB"], "--max-memory without --device-map auto"),
         (["--device-map", "auto", "--max-memory", "gpu=1GB"], "not of the form DEVICE=SIZE"),
-        (["--device-map", "auto", "--max-memory", "cpu=lots"], "neither 'auto' nor a size"),
+        (["--device-map", "auto", "--max-memory", "cpu=lots"], "--max-memory cpu=lots: not of the form DEVICE=SIZE"),
         (["--device-map", "auto", "--device", "cpu"], "contradict each other"),
     ],
 )

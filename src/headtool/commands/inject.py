@@ -216,8 +216,9 @@ def command(
         raise HeadtoolError("--epsilon and --tolerance without bounds", hint="leave out --bounds none")
     if calibration is not None and calibrate != CALIBRATE:
         raise HeadtoolError("--calibrate is the other way to limits than --calibration", hint="leave one out")
-    if (phase == "backward" or detect == "none") and calibrate != CALIBRATE:
-        raise HeadtoolError("--calibrate without detectors", hint="leave it out")
+    if phase == "backward" or arguments["detect"] == "none":
+        for note in opt.harmless(command, arguments, ("calibrate",), "changes nothing without detectors"):
+            console.note(note)
     if calibration is not None and not Path(calibration).is_file():
         raise HeadtoolError(
             f"--calibration {calibration}: there is no such file", hint="an earlier run's calibration.json"

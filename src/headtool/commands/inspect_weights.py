@@ -150,7 +150,7 @@ def command(
         opt.idle(
             command,
             arguments,
-            ("k_method", "k_max", "sample"),
+            ("k_method", "k_max"),
             "chooses the number that --clusters gives",
             "leave one of them out",
         )
