@@ -62,6 +62,7 @@ FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
     ("NotImplementedError", "copy out of meta tensor", "this family reads weights that --device-map has put on the disk", "more for the devices: --max-memory", 2),
     ("SafetensorError", "No space left", "no space left on the disk", "free some, then run the same command again: finished parts are kept", 1),
     ("RuntimeError", "PytorchStreamWriter failed writing", "a checkpoint cannot be written: the disk may be full", "free some, then run the same command again: finished parts are kept", 1),
+    ("RuntimeError", "unexpected pos", "a checkpoint cannot be written: the disk may be full", "free some, then run the same command again: finished parts are kept", 1),
     ("SafetensorError", "", "a weight file cannot be read: {e}", "download it again", 2),
 )  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_any_file_of_a_finished_run(stage, tmp_path, job):
     run = tmp_path / "run"
     dice = random.Random(job.name)
     files = sorted(stage.expected(job))
-    for name in [*dice.sample(files, 3 if ALL else 1), "manifest.json"]:
+    for name in [*dice.sample(files, min(len(files), 3 if ALL else 1)), "manifest.json"]:
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(stage.whole / job.name, run)
         flip(run / name, dice.random())

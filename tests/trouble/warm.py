@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMPORTED = (
-    "torch", "transformers", "transformers.trainer", "transformers.models.llama.modeling_llama",
+    "importlib.readers", "torch", "transformers", "transformers.trainer", "transformers.models.llama.modeling_llama",
     "transformers.models.deberta_v2.modeling_deberta_v2", "transformers.models.deberta_v2.tokenization_deberta_v2",
     "polars", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pydantic.fields", "pydantic.type_adapter", "scipy.stats", "scipy.special", "jinja2", "accelerate", "datasets", "filelock", "rich.table",
     "headtool.cli", "headtool.models.open", "headtool.models.classifier", "headtool.scores.outcome", "headtool.scores.rounds",
@@ -158,7 +158,9 @@ class Warm:
 def serve(path: str) -> None:
     """Import, then fork a process for every call. Nothing is computed here: threads would not survive a fork."""
     parent = os.getppid()
-    for name in IMPORTED:
+    from headtool.cli import COMMANDS, module_of
+
+    for name in (*IMPORTED, *map(module_of, COMMANDS)):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     door = socket.socket(socket.AF_UNIX)
