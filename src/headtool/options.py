@@ -172,11 +172,15 @@ def harmless(command: Callable[..., Any], given: Mapping[str, Any], names: Seque
     return [f"--{name.replace('_', '-')} {why}" for name in names if given[name] != default(command, name)]
 
 
-def place(given: str) -> Path:
-    """The path that --out names. Raises HeadtoolError for an empty one: it would be the current folder."""
-    if not given.strip():
+def place(given: Any) -> Path:
+    """The path that --out names. Raises HeadtoolError for an empty one, which would be the current folder, and for what a
+    configuration file may hold beside texts and numbers.
+    """
+    if not isinstance(given, str | int | float):
+        raise HeadtoolError("--out is no path", hint="name a folder, or leave --out away")
+    if not str(given).strip():
         raise HeadtoolError("--out is empty", hint="name a folder, or leave --out away")
-    return Path(given)
+    return Path(str(given))
 
 
 def named(**given: str | None) -> None:

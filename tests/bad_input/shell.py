@@ -21,6 +21,7 @@ CASES = (
     case("score demo --config j.yaml", "--config j.yaml: limit: true is no value", "j.yaml holds `limit: true`", file("j.yaml", "limit: true")),
     case("score demo --config k.yaml", "--out is empty", "k.yaml holds `out: ''`", file("k.yaml", "out: ''")),
     case("score demo --config l.toml", "--config l.toml: there is no setting named 'score'", "l.toml holds a section `[score]`", file("l.toml", "[score]", "limit = 4"), hint="did you mean 'scores'?"),
+    case("score demo --config o.yaml", "--out is no path", "out: {}", file("o.yaml", "out: {}\n")),
     case("score demo --config g.yaml", "--config g.yaml: cannot be read", "g.yaml is not UTF-8", file("g.yaml", raw=b"a: \xff\xfe")),
     case("score demo", "invalid value for '--limit': ...", "HEADTOOL_LIMIT=few in the environment", env={"HEADTOOL_LIMIT": "few"}),
     case("score demo", "RANK or WORLD_SIZE is no number", "WORLD_SIZE=two in the environment", env={"WORLD_SIZE": "two"}),
