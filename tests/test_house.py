@@ -17,7 +17,7 @@ from headtool import folder
 SOURCE = Path(headtool.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"options", "configuration", "errors", "console", "folder", "ranks", "redact"},
+    {"options", "completion", "configuration", "errors", "console", "folder", "ranks", "redact"},
     {"record"},
     {"models"},
     {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup", "causal"},
@@ -36,8 +36,9 @@ MEANT = {
     ("causal", "figures"),
     ("causal", "tasks"),
     ("causal", "training"),
-    ("options", "models"),
-    ("options", "folder"),
+    ("completion", "models"),
+    ("completion", "folder"),
+    ("options", "completion"),
     ("options", "configuration"),
     ("configuration", "errors"),
     ("folder", "errors"),

@@ -6,7 +6,6 @@ Order of truth: flag > HEADTOOL_* variable > --config FILE > default.
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from headtool import configuration, folder
+from headtool import completion, configuration
 from headtool.errors import HeadtoolError
 
 SEEDS = 2**63 - 1  # the largest that every generator takes
@@ -31,52 +30,6 @@ def flag(*names: str, help: str, group: str = "Options", **more: Any) -> Any:
     if "min" in more:
         more.setdefault("max", MOST)
     return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=group, **more)
-
-
-# -- TAB ------------------------------------------------------------------------------------------------------------
-
-
-def of_list(choices: tuple[str, ...], incomplete: str) -> list[str]:
-    """Complete the last item of a comma-separated list."""
-    head, comma, last = incomplete.rpartition(",")
-    taken = head.split(",")
-    return [f"{head}{comma}{name}" for name in choices if name.startswith(last) and name not in taken]
-
-
-def complete_scores(incomplete: str) -> list[str]:
-    return of_list(folder.offered("headtool.scores"), incomplete)
-
-
-def complete_tasks(incomplete: str) -> list[str]:
-    return [name for name in folder.names("headtool.tasks") if name.startswith(incomplete)]
-
-
-def complete_families(incomplete: str) -> list[str]:
-    return [name for name in folder.names("headtool.models.architectures") if name.startswith(incomplete)]
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """The built-in models, then folders that hold a config.json and the folders on the way to them."""
-    from headtool.models.locate import BUILT_IN
-
-    return [name for name in BUILT_IN if name.startswith(incomplete)] + _folders(incomplete, "config.json")
-
-
-def complete_runs(incomplete: str) -> list[str]:
-    """Run directories, and the folders on the way to them."""
-    return _folders(incomplete, "manifest.json")
-
-
-def _folders(incomplete: str, holds: str) -> list[str]:
-    """The folders that go on from what is typed; one that does not hold the file is on the way to others."""
-    typed = Path(incomplete)
-    above, start = (typed, "") if incomplete.endswith(("/", os.sep)) else (typed.parent, typed.name)
-    try:
-        found = sorted(p for p in above.iterdir() if p.is_dir() and p.name.startswith(start))
-    except OSError:
-        found = []
-    visible = [p for p in found if start.startswith(".") or not p.name.startswith(".")]
-    return [str(p) if (p / holds).is_file() else f"{p}{os.sep}" for p in visible]
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------------
@@ -176,7 +129,7 @@ def place(given: Any) -> Path:
     """The path that --out names. Raises HeadtoolError for an empty one, which would be the current folder, and for what a
     configuration file may hold beside texts and numbers.
     """
-    if not isinstance(given, str | int | float):
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise HeadtoolError("--out is no path", hint="name a folder, or leave --out away")
     if not str(given).strip():
         raise HeadtoolError("--out is empty", hint="name a folder, or leave --out away")
@@ -210,7 +163,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A hub id (id@revision), a folder, 'demo' or 'demo-encoder'.",
-        autocompletion=complete_models,
+        autocompletion=completion.complete_models,
         show_default=False,
     ),
 ]
@@ -220,7 +173,7 @@ Family = Annotated[
         "--family",
         help="Read the model by this family's layout; the checks at opening still hold.",
         group=GROUP_MODEL,
-        autocompletion=complete_families,
+        autocompletion=completion.complete_families,
     ),
 ]
 Device = Annotated[str, flag("--device", help="auto, cpu, cuda, cuda:1, mps.", group=GROUP_MODEL)]
@@ -271,7 +224,7 @@ Task = Annotated[
         "--task",
         help="A built-in task, or how to read the rows of --data (default: by their fields).",
         group=GROUP_DATA,
-        autocompletion=complete_tasks,
+        autocompletion=completion.complete_tasks,
     ),
 ]
 Field = Annotated[

@@ -217,7 +217,7 @@ def test_a_config_names_the_runs(pairs, tmp_path, capsys):
 
 
 def test_runs_complete_to_directories(pairs, tmp_path):
-    from headtool.options import complete_runs
+    from headtool.completion import complete_runs
 
     (tmp_path / "other").mkdir()
     (tmp_path / "file").write_text("")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headtool.completion import of_list
 from headtool.console import Console
 from headtool.errors import HeadtoolError, translate
-from headtool.options import number_or, of_list
+from headtool.options import number_or
 from headtool.ranks import Share, share
 from headtool.record import tables
 from headtool.record.clock import Clock, peak_memory

@@ -25,8 +25,6 @@ def columns(n: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("n", [3, 12, 144])
 def test_rho_is_scipys(n, ties):
     x, y = columns(n, seed=n, ties=ties)
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        pytest.skip("constant")
     made = st.spearman(x, y, seed=1)
     assert made.value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
     assert made.n == n

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from headtool.causal.derivatives import Known
+
 WIDE = 1e8  # from this ratio on r^2 + 1 is r^2, and r^2 may not be representable
 
 
@@ -45,7 +47,7 @@ def surprise(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch
 
 def log_tails(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
-    return -_Surprise.apply(x, spread), -_Surprise.apply(-x, spread)
+    return -Known.apply(surprise, x, spread), -Known.apply(surprise, -x, spread)
 
 
 def probability(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
@@ -72,21 +74,6 @@ def quantile(e: torch.Tensor) -> torch.Tensor:
 def half_width(level: float) -> float:
     """Half the width of the central interval of a level, in scales: tan(pi level / 2), 12.706 for 0.95."""
     return math.tan(math.pi * level / 2)
-
-
-class _Surprise(torch.autograd.Function):
-    """surprise, whose derivatives are known."""
-
-    @staticmethod
-    def forward(ctx, x, spread):
-        loss, by_x, by_spread = surprise(x, spread)
-        ctx.save_for_backward(by_x, by_spread)
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad):
-        by_x, by_spread = ctx.saved_tensors
-        return grad * by_x, grad * by_spread
 
 
 class _Density(torch.autograd.Function):

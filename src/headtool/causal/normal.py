@@ -7,6 +7,8 @@ from statistics import NormalDist
 
 import torch
 
+from headtool.causal.derivatives import Known
+
 ROOT = math.sqrt(2 * math.pi)
 
 
@@ -44,7 +46,7 @@ def surprise(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch
 
 def log_tails(x: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Ln P(S > C) and ln P(S <= C), as surprise has them, for autograd."""
-    return -_Surprise.apply(x, spread), -_Surprise.apply(-x, spread)
+    return -Known.apply(surprise, x, spread), -Known.apply(surprise, -x, spread)
 
 
 def probability(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
@@ -70,18 +72,3 @@ def quantile(e: torch.Tensor) -> torch.Tensor:
 def half_width(level: float) -> float:
     """Half the width of the central interval of a level, in standard deviations: 1.96 for 0.95."""
     return NormalDist().inv_cdf((1 + level) / 2)
-
-
-class _Surprise(torch.autograd.Function):
-    """surprise, whose derivatives are known."""
-
-    @staticmethod
-    def forward(ctx, x, spread):
-        loss, by_x, by_spread = surprise(x, spread)
-        ctx.save_for_backward(by_x, by_spread)
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad):
-        by_x, by_spread = ctx.saved_tensors
-        return grad * by_x, grad * by_spread

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from headtool import completion
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError
@@ -23,7 +24,7 @@ Where = Annotated[
     typer.Argument(
         metavar="RUN_OR_MODEL_DIR",
         help="A run of headtool causal-train, or its folder 'model'.",
-        autocompletion=opt.complete_runs,
+        autocompletion=completion.complete_runs,
         show_default=False,
     ),
 ]

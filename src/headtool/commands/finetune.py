@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
+from headtool import completion, ranks
 from headtool import options as opt
-from headtool import ranks
 from headtool.console import Console
 from headtool.errors import HeadtoolError
 
@@ -32,7 +32,7 @@ Task = Annotated[
         "--task",
         help="mnli, rte, sst2 ... or demo: its rows and classes; or pairs, text: how to read the rows of --train.",
         group=opt.GROUP_DATA,
-        autocompletion=opt.complete_tasks,
+        autocompletion=completion.complete_tasks,
     ),
 ]
 Train = Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from headtool import folder, ranks
+from headtool import completion, folder, ranks
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError
@@ -25,11 +25,11 @@ LISTS = ("sites", "bits", "layers", "heads", "seeds", "steps", "detect")  # flag
 
 
 def complete_sites(incomplete: str) -> list[str]:
-    return opt.of_list(SITES, incomplete)
+    return completion.of_list(SITES, incomplete)
 
 
 def complete_detectors(incomplete: str) -> list[str]:
-    return opt.of_list((*SETS, "none", *folder.offered("headtool.faults.detectors")), incomplete)
+    return completion.of_list((*SETS, "none", *folder.offered("headtool.faults.detectors")), incomplete)
 
 
 Sites = Annotated[

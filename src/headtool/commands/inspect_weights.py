@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from headtool import completion, ranks
 from headtool import options as opt
-from headtool import ranks
 from headtool.console import Console
 from headtool.errors import HeadtoolError
 
@@ -24,7 +24,7 @@ PathOrId = Annotated[
     typer.Argument(
         metavar="PATH_OR_ID",
         help="A model folder, a .safetensors file, a hub id (id@revision), 'demo' or 'demo-encoder'.",
-        autocompletion=opt.complete_models,
+        autocompletion=completion.complete_models,
         show_default=False,
     ),
 ]
@@ -36,7 +36,7 @@ Diff = Annotated[
         metavar="OTHER",
         help="Compare with another checkpoint of the same model, tensor by tensor and head by head.",
         group=GROUP,
-        autocompletion=opt.complete_models,
+        autocompletion=completion.complete_models,
     ),
 ]
 Spectrum = Annotated[

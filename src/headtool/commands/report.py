@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headtool import completion
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError
@@ -28,7 +29,7 @@ Runs = Annotated[
     typer.Argument(
         metavar="RUN...",
         help="Run directories of one model, before and after fine-tuning, of any seeds.",
-        autocompletion=opt.complete_runs,
+        autocompletion=completion.complete_runs,
         show_default=False,
     ),
 ]

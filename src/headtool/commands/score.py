@@ -8,23 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from headtool import folder, ranks
+from headtool import completion, folder, ranks
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
-    from headtool.models.adapter import Adapter
     from headtool.models.locate import Located
     from headtool.record.run import Run
-    from headtool.scores.passes import Pass
 
 GROUP = "Scores"
 HEAVIEST = 1e6  # a weight in combined: what it is multiplied with are ranks
 ALL = folder.names("headtool.scores")
 Scores = Annotated[
     str,
-    opt.flag("--scores", help=f"A list of {', '.join(ALL)}.", group=GROUP, autocompletion=opt.complete_scores),
+    opt.flag("--scores", help=f"A list of {', '.join(ALL)}.", group=GROUP, autocompletion=completion.complete_scores),
 ]
 QueryFlag = Annotated[
     Literal["auto", "last", "first", "all"],
@@ -81,7 +79,7 @@ Init = Annotated[
         metavar="CKPT",
         help="The checkpoint before fine-tuning, for update.",
         group=GROUP,
-        autocompletion=opt.complete_models,
+        autocompletion=completion.complete_models,
     ),
 ]
 IncludeBias = Annotated[bool, opt.flag("--include-bias", help="Count the biases of q, k and v in update.", group=GROUP)]
@@ -254,7 +252,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
         "rows": plan.swept.rows if plan.swept is not None else None,
     }
     if ask.dry_run:
-        return _show_plan(run, adapter, plan.passes, len(units), decisive)
+        return outcome.show_plan(run, adapter, plan.passes, len(units), decisive)
     run.manifest["model"] = adapter.facts()
     run.manifest["top_k"] = ask.top_k
     run.manifest["data"] = plan.facts
@@ -290,26 +288,6 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             run.finish()
             console.show(*outcome.summary(run, results))
     return run.announce()
-
-
-def _show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
-    """What the run would do, on stdout."""
-    from headtool.models.attention import BLOCK_ELEMENTS
-    from headtool.record.session import show_plan
-
-    each_bytes = adapter.dtype.itemsize
-    widest = max(
-        (len(batch) * int(p.examples.lengths[batch].max()) for p in all_passes for batch in p.batches), default=0
-    )
-    weights = adapter.parameters * each_bytes
-    memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS[adapter.runs_on.type]
-    done = units if run.done else run.parts_there(plan)
-    fields: dict[str, Any] = {
-        "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,
-        "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
-        "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
-    }  # fmt: skip
-    return show_plan(run, fields)
 
 
 def _names(scores: str | Sequence[str]) -> tuple[str, ...]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headtool.errors import FAILED, HeadtoolError
 from headtool.figures.heatmap import heatmaps
 from headtool.models.adapter import Adapter
-from headtool.record import tables
+from headtool.models.attention import BLOCK_ELEMENTS
+from headtool.record import session, tables
 from headtool.record.clock import human_bytes
 from headtool.record.files import whole
 from headtool.record.run import Run
@@ -21,6 +23,9 @@ from headtool.scores import combined as fusion
 from headtool.scores import importance, update
 from headtool.scores.certainty import Certainty
 from headtool.scores.measure import Measured
+
+if TYPE_CHECKING:
+    from headtool.scores.passes import Pass
 
 SHOWN = 10  # heads in the closing table
 COLUMNS = 6  # forward scores in it
@@ -235,3 +240,20 @@ def _order(by: np.ndarray, heads: int) -> list[dict[str, Any]]:
 
 def _column(values: np.ndarray | None, rows: int) -> list[float | None]:
     return [None] * rows if values is None else values.ravel().tolist()
+
+
+def show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, plan: dict[str, Any]) -> Path:
+    """What the run would do, on stdout."""
+    each_bytes = adapter.dtype.itemsize
+    widest = max(
+        (len(batch) * int(p.examples.lengths[batch].max()) for p in all_passes for batch in p.batches), default=0
+    )
+    weights = adapter.parameters * each_bytes
+    memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS[adapter.runs_on.type]
+    done = units if run.done else run.parts_there(plan)
+    fields: dict[str, Any] = {
+        "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,
+        "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
+        "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
+    }  # fmt: skip
+    return session.show_plan(run, fields)

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from headtool import completion
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError, unknown
 
 RunDirectory = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory.", autocompletion=opt.complete_runs, show_default=False)
+    Path,
+    typer.Argument(metavar="RUN", help="A run directory.", autocompletion=completion.complete_runs, show_default=False),
 ]
 By = Annotated[str, opt.flag("--by", metavar="COLUMN", help="The column of the table heads to sort by.")]
 
