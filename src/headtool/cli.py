@@ -21,6 +21,7 @@ from headtool.redact import redacted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from types import FrameType
 
 COMMANDS = (
     "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
@@ -128,15 +129,18 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
     _settle_streams()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its C++ warns of, it says once a process and past us
-    _on_sigterm(_terminate)
+    _on(signal.SIGTERM, _stop)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a script's & has it ignored
+        _on(signal.SIGINT, _stop)
     try:
         code = _run()
     except (Terminated, KeyboardInterrupt) as stopped:
         code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
-        _on_sigterm(signal.SIG_IGN)
-        how = "interrupted" if code == INTERRUPTED else "terminated"
-        print(f"headtool: {how}; the same command goes on where it stopped", file=sys.stderr)
-    _on_sigterm(signal.SIG_DFL)
+        _on(signal.SIGTERM, signal.SIG_IGN)
+        print(_stopped(code), file=sys.stderr)
+    _on(signal.SIGTERM, signal.SIG_DFL)
+    _on(signal.SIGINT, before)
     _close(code)
 
 
@@ -153,7 +157,7 @@ def _run() -> int:
     except typer.TyperException as error:  # a wrong flag, a missing argument
         return _usage(error)
     except Exception as error:
-        _on_sigterm(signal.SIG_IGN)  # torchrun sends it to those that are left; what is said next says more
+        _on(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left; what is said next says more
         known = translate(error)
         if known is None:
             traceback.print_exc()
@@ -164,14 +168,30 @@ def _run() -> int:
         return known.code
 
 
-def _on_sigterm(do: Any) -> None:
+def _on(number: signal.Signals, do: Any) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread, where nobody would hear it
-        signal.signal(signal.SIGTERM, do)
+        signal.signal(number, do)
 
 
-def _terminate(*_: Any) -> None:
-    """SIGTERM, as batch systems and torchrun send it: leave like Ctrl-C does."""
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, as batch systems and torchrun send it, leaves like Ctrl-C does: by an exception.
+
+    Within an import it leaves at once: compiled modules that call Python while they are set up abort the process (torch)
+    or go on without what they asked for, when an exception comes out. No part of a run is being written there.
+    """
+    code = TERMINATED if number == signal.SIGTERM else INTERRUPTED
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), f"{_stopped(code)}\n".encode())  # print may be at work further out
+            os._exit(code)
+        frame = frame.f_back
+    raise Terminated if code == TERMINATED else KeyboardInterrupt
+
+
+def _stopped(code: int) -> str:
+    how = "interrupted" if code == INTERRUPTED else "terminated"
+    return f"headtool: {how}; the same command goes on where it stopped"
 
 
 def _settle_streams() -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -83,7 +84,16 @@ def test_torchrun(stage, tmp_path):
     """As users start it: torchrun ends with a code, the process that is left with a line; one process finishes the rest."""
     job, out = BY_NAME["ablation"], tmp_path / "run"
     assert stage.expected(job)
-    call = ["torchrun", "--nproc-per-node", "2", "-m", "headtool", *job.words(out, stage.whole)]
+    call = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "headtool",
+        *job.words(out, stage.whole),
+    ]
     launched = subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(job, out, lambda: launched.poll() is not None)
     ranks = {int(p.environ().get("RANK", -1)): p for p in psutil.Process(launched.pid).children()}

@@ -197,7 +197,7 @@ def test_a_signal(stage, tmp_path, job, number):
     stage.finish(job, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 0.6), (signal.SIGINT, 3)])
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 0.4), (signal.SIGTERM, 0.9), (signal.SIGINT, 3)])
 def test_a_signal_to_a_process_as_a_shell_starts_it(tmp_path, number, seconds):
     """While it imports, and later."""
     args = [sys.executable, "-m", "headtool", "score", "demo", "--scores", "ablation", "--out", "run"]
