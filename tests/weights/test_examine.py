@@ -45,7 +45,7 @@ def reference(x: np.ndarray, zero_eps: float = 1e-8) -> dict[str, float]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", [(700, 130), (7, 9)], ids=["large", "small"])
+@pytest.mark.parametrize("shape", [(700, 130), (401, 501), (7, 9)], ids=["large", "pieces", "small"])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_statistics_of_every_type(tmp_path, dtype, shape):
     """Read from a file; the large one takes the way of float32 pieces where its type has one."""
@@ -74,7 +74,10 @@ def test_every_code_of_the_small_types(tmp_path, dtype):
     codes = bits.to(torch.uint8) if TYPES[dtype].itemsize == 1 else bits.to(torch.int32).to(torch.int16)
     tensor = codes.view(TYPES[dtype])
     for part in (tensor, tensor[tensor.float().isfinite()]):
-        np.testing.assert_array_equal(stored(tmp_path, part).whole()[:, 0], part.float().numpy())
+        values, seen = stored(tmp_path, part), []
+        np.testing.assert_array_equal(values.whole()[:, 0], part.float().numpy())
+        values.each(lambda piece: seen.append(piece.ravel().copy()))
+        np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(part.float().numpy()))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ class Values(Protocol):
     def load(self, rows: slice, cols: slice, out: np.ndarray, seen: Seen | None) -> None:
         """Write a block into out (wide, C-contiguous), and show seen each piece of it while it is in the cache."""
 
+    def each(self, seen: Seen) -> None:
+        """Show every value once, in pieces (rows, columns) of whatever shape and order comes fastest."""
+
     def rounding(self, found: Spectrum) -> float:
         """About the largest singular value that the rounding of storage explains."""
 
@@ -72,6 +75,9 @@ class Held:
             if seen is not None:
                 seen(piece)
 
+    def each(self, seen: Seen) -> None:
+        row_by_row(self, seen)
+
     def rounding(self, found: Spectrum) -> float:
         return spectrum.rounding(self.eps, found.row, found.column)
 
@@ -88,7 +94,9 @@ def examine(values: Values, wish: Wish, skip: str = "") -> Seeing:
     moments = Moments(wish.zero_eps, exact=small, sides="" if skip else ("rows" if tall else "columns"))
     with np.errstate(all="ignore"):  # overflow is looked for in the sums
         total = None
-        if skip or values.eps <= spectrum.UNIT:
+        if skip:
+            values.each(moments.add)
+        elif values.eps <= spectrum.UNIT:
             for _ in blocks(values, moments.add):
                 pass
         else:
@@ -170,11 +178,17 @@ def ended(read: Iterator[np.ndarray], moments: Moments) -> Iterator[np.ndarray]:
         yield block
 
 
-def pieces(values: Values) -> Iterator[np.ndarray]:
+def row_by_row(values: Values, seen: Seen) -> None:
+    """Show every value once, in order."""
+    for _ in pieces(values, seen):
+        pass
+
+
+def pieces(values: Values, seen: Seen | None = None) -> Iterator[np.ndarray]:
     """The matrix in cache-sized pieces of whole rows."""
     step = max(1, PIECE // max(values.cols, 1))
     room = np.empty((min(step, values.rows), values.cols), values.wide)
     for start in range(0, values.rows, step):
         stop = min(start + step, values.rows)
-        values.load(slice(start, stop), slice(0, values.cols), room[: stop - start], None)
+        values.load(slice(start, stop), slice(0, values.cols), room[: stop - start], seen)
         yield room[: stop - start]

@@ -17,6 +17,7 @@ from headtool.weights.source import Checkpoint, Tensor
 
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")  # as configurations call their number
 CHUNKS = 256  # parts of a run, about
+LIGHT = 64 << 20  # bytes that a part of a run without spectra has at least: they take a twentieth of a second
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,13 @@ def attention_of(checkpoint: Checkpoint, layout: Layout | None, items: list[Item
     return Attention(layout, geometry, layers), ""
 
 
-def chunks_of(items: list[Item], attention: Attention | None) -> list[Chunk]:
-    """The items in groups of about a 256th of the bytes, in the order of the files; a layer's projections stay together."""
+def chunks_of(items: list[Item], attention: Attention | None, spectra: bool) -> list[Chunk]:
+    """The items in groups of about a 256th of the bytes, in the order of the files; a layer's projections stay together.
+
+    Without spectra a group has more, or writing its part would cost a tenth of what it holds.
+    """
     owner = owners(attention)
-    made = grouped(items, lambda item: owner.get(item.name, item.name))
+    made = grouped(items, lambda item: owner.get(item.name, item.name), 0 if spectra else LIGHT)
     return [Chunk(n, tuple(held), tuple(k for k in keys if isinstance(k, int))) for n, (keys, held) in enumerate(made)]
 
 
@@ -202,18 +206,18 @@ class Sized(Protocol):
 S = TypeVar("S", bound=Sized)
 
 
-def grouped(things: Iterable[S], key: Callable[[S], Hashable]) -> list[tuple[list[Hashable], list[S]]]:
-    """Things of one key together, and of so many keys as make about a 256th of the bytes: (keys, things) each."""
+def grouped(things: Iterable[S], key: Callable[[S], Hashable], least: int = 0) -> list[tuple[list[Hashable], list[S]]]:
+    """Things of one key together, and of so many keys as make a 256th of the bytes, or the least: (keys, things) each."""
     atoms: dict[Hashable, list[S]] = {}
     for thing in things:
         atoms.setdefault(key(thing), []).append(thing)
-    least = sum(thing.bytes for atom in atoms.values() for thing in atom) / CHUNKS
+    wanted = max(sum(thing.bytes for atom in atoms.values() for thing in atom) / CHUNKS, least)
     found: list[tuple[list[Hashable], list[S]]] = []
     room = -1.0
     for each, atom in atoms.items():
         if room < 0 or not found:
             found.append(([], []))
-            room = least
+            room = wanted
         found[-1][0].append(each)
         found[-1][1].extend(atom)
         room -= sum(thing.bytes for thing in atom)

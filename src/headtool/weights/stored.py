@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from headtool.weights import spectrum
-from headtool.weights.examine import PIECE, SMALL, Seen
+from headtool.weights.examine import PIECE, SMALL, Seen, row_by_row
 from headtool.weights.formats import FORMATS, widener
 from headtool.weights.plan import Item
 from headtool.weights.source import Checkpoint
 from headtool.weights.spectrum import Spectrum
 
+LINE = 1024  # elements of a row where rows mean nothing: sums along it are fast
 Read = Callable[[int, memoryview], None]  # fill with the bytes from an offset on
 
 
@@ -24,7 +25,8 @@ class Stored:
         self.rows, self.cols = item.rows, item.cols
         self.wide, self.eps = form.wide, form.eps or 0.0
         self.bits = form.bits
-        self._widen = widener(item.tensor.dtype)
+        dtype = item.tensor.dtype
+        self._widen, self._widen_anyhow = widener(dtype), widener(dtype, ordered=False)
         self._read: Read = lambda start, out: checkpoint.read(item.tensor, item.offset + start, out)
         if checkpoint.folder is None:
             held = bytearray(item.bytes)
@@ -38,6 +40,15 @@ class Stored:
             self._widen(codes, piece)
             if seen is not None:
                 seen(piece)
+
+    def each(self, seen: Seen) -> None:
+        count, size = self.rows * self.cols, self.bits.itemsize
+        codes, wide = np.empty(min(count, PIECE), self.bits), np.empty(min(count, PIECE), self.wide)
+        for start in range(0, count, PIECE):
+            part, values = codes[: count - start], wide[: count - start]
+            self._read(start * size, _bytes(part))
+            self._widen_anyhow(part, values)
+            seen(values.reshape(-1, LINE if len(part) % LINE == 0 else len(part)))
 
     def codes(self, rows: slice, cols: slice) -> Iterator[tuple[int, np.ndarray]]:
         """Cache-sized pieces of a block as stored: (row within the block, codes). A piece is gone with the next."""
@@ -98,6 +109,9 @@ class Difference:
                 self._by_row[i, where] += squares.sum(1)
                 self._by_column[i, cols] += squares.sum(0)
             seen(piece)
+
+    def each(self, seen: Seen) -> None:
+        row_by_row(self, seen)
 
     def rounding(self, found: Spectrum) -> float:
         """The roundings of the two are independent: their squares add up."""
