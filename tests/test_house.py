@@ -13,6 +13,7 @@ import pytest
 
 import headtool
 from headtool import folder
+from headtool.cli import COMMANDS, module_of
 
 SOURCE = Path(headtool.__file__).parent
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ FLOORS = [
     {"models"},
     {"scores", "tasks", "figures", "training", "reporting", "faults", "weights", "checkup", "causal"},
     {"commands"},
-    {"cli"},
+    {"cli", "functions"},
     {"__main__", "__init__"},
 ]
 # Imports between rooms of one floor, and from the light ground upwards, that are meant.
@@ -220,26 +221,9 @@ def test_no_name_is_declared_twice(package):
 
 
 def test_the_python_face_is_the_command_line():
-    from headtool.commands import (
-        causal_predict,
-        causal_train,
-        doctor,
-        download,
-        finetune,
-        inject,
-        inspect_weights,
-        report,
-        score,
-    )
-
-    assert headtool.causal_predict is causal_predict.command
-    assert headtool.causal_train is causal_train.command
-    assert headtool.doctor is doctor.command
-    assert headtool.download is download.command
-    assert headtool.inspect_weights is inspect_weights.command
-    assert headtool.finetune is finetune.command
-    assert headtool.inject is inject.command
-    assert headtool.score is score.command
-    assert headtool.report is report.command
+    for name in COMMANDS:
+        function = getattr(headtool, name.replace("-", "_"))
+        assert function.__wrapped__ is importlib.import_module(module_of(name)).command
+    assert {name.replace("-", "_") for name in COMMANDS} | {"__version__"} == set(headtool.__all__)
     with pytest.raises(AttributeError):
         headtool.nothing  # noqa: B018

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headtool import folder
 from headtool.cli import COMMANDS, module_of
+from headtool.functions import doc
 from headtool.models import layout
 from headtool.record import tables
 
@@ -38,7 +39,10 @@ def completion(shell: str) -> str:
     code = "import sys; sys.argv = ['headtool']; from headtool.cli import main; main()"
     env = os.environ | {"_HEADTOOL_COMPLETE": f"source_{shell}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    return done.stdout
+    if shell != "zsh":
+        return done.stdout
+    # Found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too.
+    return f'{done.stdout.strip()}\n\nif [[ "${{funcstack[1]}}" == _headtool ]]; then _headtool_completion; fi\n'
 
 
 def commands() -> dict[str, typing.Any]:
@@ -54,8 +58,7 @@ def cli() -> str:
     ]
     lines += ["Exit codes: 0 done (also: already done), 1 it failed, 2 asked for something impossible, 130 Ctrl-C.\n"]
     for name, command in commands().items():
-        doc = re.sub(r"\[/?(bold)?\]", "", inspect.getdoc(command) or "")
-        first, _, more = doc.partition("\n")
+        first, _, more = doc(command).partition("\n")
         lines += [f"## headtool {name}\n", first + "\n", "```", more.strip().split("\n\n")[0], "```\n"]
         lines += [*more.strip().split("\n\n")[1:], "", "| flag | default | meaning |", "|---|---|---|"]
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -165,9 +168,7 @@ def readme(text: str) -> str:
     """The README with its tables between the marks made anew."""
     command_rows = ["| command | what it does |", "|---|---|"]
     for name, command in commands().items():
-        command_rows.append(
-            f"| [`headtool {name}`](docs/{name}.md) | {(inspect.getdoc(command) or '').partition(chr(10))[0]} |"
-        )
+        command_rows.append(f"| [`headtool {name}`](docs/{name}.md) | {doc(command).partition(chr(10))[0]} |")
     by_kind: dict[str, list[str]] = {"decoders": [], "encoders": []}
     for name in layout.families():
         by_kind["decoders" if layout.find(name).causal else "encoders"].append(f"`{name}`")

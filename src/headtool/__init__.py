@@ -32,7 +32,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        command = importlib.import_module(f"headtool.commands.{name}").command
-        command.__name__ = command.__qualname__ = name  # what Python calls it, when an argument is wrong
-        return command
+        from headtool.functions import function
+
+        made = function(importlib.import_module(f"headtool.commands.{name}").command, name)
+        globals()[name] = made
+        return made
     raise AttributeError(f"module 'headtool' has no attribute {name!r}")

@@ -35,11 +35,11 @@ def flag(*names: str, help: str, group: str = "Options", **more: Any) -> Any:
 # -- numbers ------------------------------------------------------------------------------------------------------------
 
 
-def number_or(word: str, text: str | int, what: str) -> int | None:
+def number_or(word: str, text: str, what: str) -> int | None:
     """A positive number, or None for the word."""
-    if str(text) == word:
+    if text == word:
         return None
-    if not re.fullmatch(r"[0-9]{1,18}", str(text)) or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
         raise HeadtoolError(f"{what} {text}: neither '{word}' nor a number from 1", hint=f"for example {what} 32")
     return int(text)
 
@@ -143,17 +143,9 @@ def named(**given: str | None) -> None:
             raise HeadtoolError(f"--{name.replace('_', '-')} is empty", hint="leave it away, or give it a value")
 
 
-def listed(given: Any) -> Any:
-    """From Python a list, or a number, stands for the comma-separated list of the command line; all else is as it was."""
-    if isinstance(given, list | tuple):
-        return ",".join(str(item) for item in given)
-    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-
-
-def globs(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The patterns of a comma-separated list; from Python a list will do."""
-    listed = given.split(",") if isinstance(given, str) else given or ()
-    return tuple(glob.strip() for glob in listed if glob.strip())
+def globs(given: str | None) -> tuple[str, ...]:
+    """The patterns of a comma-separated list."""
+    return tuple(glob.strip() for glob in (given or "").split(",") if glob.strip())
 
 
 # -- the flags ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Blocks of one page run one after the other in one folder. Settings that make the
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -14,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import headtool
-from headtool.cli import COMMANDS
+from headtool.cli import COMMANDS, module_of
 from hub import serve
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +64,8 @@ def test_the_blocks_of_a_page(page, path, tmp_path, hub):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_of_the_help(name, path, tmp_path, hub):
-    examples = re.findall(
-        r"^\[bold\](.*)\[/\]$", inspect.getdoc(getattr(headtool, name.replace("-", "_"))), re.MULTILINE
-    )
+    told = inspect.getdoc(importlib.import_module(module_of(name)).command)
+    examples = re.findall(r"^\[bold\](.*)\[/\]$", told, re.MULTILINE)
     assert examples
     assert all(f"headtool {name}" in example for example in examples)
     for example in examples:

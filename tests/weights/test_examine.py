@@ -76,7 +76,7 @@ def test_every_code_of_the_small_types(tmp_path, dtype):
     for part in (tensor, tensor[tensor.float().isfinite()]):
         values, seen = stored(tmp_path, part), []
         np.testing.assert_array_equal(values.whole()[:, 0], part.float().numpy())
-        values.each(lambda piece: seen.append(piece.ravel().copy()))
+        values.each(lambda piece, seen=seen: seen.append(piece.ravel().copy()))
         np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(part.float().numpy()))
 
 

@@ -91,7 +91,7 @@ def command(
     ask = inference.Asked(mode, interval, new_tokens, number, shared, temperature, top_k, top_p, seed)
     _check(ask)
     found = folder.model_folder(Path(run))
-    texts = [text] if isinstance(text, str) else list(text) if text else _stdin()
+    texts = text or _stdin()
     if not any(each.strip() for each in texts):
         raise HeadtoolError("there is no text", hint="give texts as arguments, or one a line on stdin")
     for each in texts:

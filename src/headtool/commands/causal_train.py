@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 GROUP, GROUP_CAUSAL = "Training", "Causal model"
-REALS = ("threshold", "reg_weight", "gate_alpha", "gamma0", "b_noise", "epochs", "lr", "weight_decay", "warmup")
 
 ExperimentName = Annotated[
     Literal["basic", "comprehensive", "comparison", "ablation", "initialization"],
@@ -175,7 +174,6 @@ def command(
     directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
-    arguments |= {name: float(arguments[name]) for name in REALS}  # from Python, 3 is 3.0
     from headtool.causal import experiments, numbers, sources, trainer
     from headtool.models import layout
     from headtool.models.locate import locate

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from headtool.training.split import Split
 
 GROUP, GROUP_LORA = "Training", "Adapters"
-REALS = ("epochs", "lr", "weight_decay", "warmup", "lora_dropout")
 
 Task = Annotated[
     str | None,
@@ -146,8 +145,6 @@ def command(
     Leaves ckpt_init and ckpt_final, the course of the training and metrics in a run directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
-    arguments |= {name: float(arguments[name]) for name in REALS}  # from Python, 3 is 3.0
-    arguments["lora_targets"] = opt.listed(lora_targets)
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.session import carry_out

@@ -21,7 +21,6 @@ DETECTORS = folder.names("headtool.faults.detectors")
 SETS = ("cheap", "standard", "strict")
 MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
 SITES = ("q", "k", "v", "scores", "weights", "out")
-LISTS = ("sites", "bits", "layers", "heads", "seeds", "steps", "detect")  # flags that take lists
 
 
 def complete_sites(incomplete: str) -> list[str]:
@@ -178,7 +177,6 @@ def command(
     Leaves the tables of trials, detectors, bounds and costs, and figures, in a run directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
-    arguments |= {name: opt.listed(arguments[name]) for name in LISTS}
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.files import sha256

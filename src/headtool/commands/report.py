@@ -82,7 +82,7 @@ def command(
             f"--p-low {p_low:g} --p-high {p_high:g}: not 0 <= low < high <= 100", hint="for example 30 and 90"
         )
     labels = _labels(compare)
-    groups = _groups(_paths(runs), labels, console)
+    groups = _groups([Path(each) for each in runs or ()], labels, console)
     from headtool.record.session import carry_out
 
     everything = list(dict.fromkeys(s for group in groups for pair in group.pairs for s in pair.sources))
@@ -123,16 +123,10 @@ def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNa
     return run.announce()
 
 
-def _paths(runs: Any) -> list[Path]:
-    """The runs as given: none, one or many, from the command line or from Python."""
-    given = [runs] if isinstance(runs, str | Path) else list(runs or ())
-    return [Path(each) for each in given]
-
-
-def _labels(compare: Any) -> dict[str, list[Path]]:
+def _labels(compare: list[str] | None) -> dict[str, list[Path]]:
     """Label -> runs of --compare. Raises HeadtoolError for what is not LABEL=RUN,RUN, and for a single label."""
     labels: dict[str, list[Path]] = {}
-    for given in [compare] if isinstance(compare, str) else list(compare or ()):
+    for given in compare or ():
         label, equals, listed = given.partition("=")
         label, paths = label.strip(), [Path(each.strip()) for each in listed.split(",") if each.strip()]
         if not equals or not LABEL.fullmatch(label) or not paths:

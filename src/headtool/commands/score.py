@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -290,10 +289,9 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     return run.announce()
 
 
-def _names(scores: str | Sequence[str]) -> tuple[str, ...]:
+def _names(scores: str) -> tuple[str, ...]:
     """The scores asked for, each once, in the order given. Raises HeadtoolError for an unknown or empty list."""
-    given = scores.split(",") if isinstance(scores, str) else scores  # from Python a list will do
-    names = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
+    names = tuple(dict.fromkeys(name.strip() for name in scores.split(",") if name.strip()))
     if not names:
         raise HeadtoolError("--scores is empty", hint=f"the scores are {', '.join(folder.names('headtool.scores'))}")
     for name in names:

@@ -5,7 +5,8 @@ b a + mean of (y - b a) over the sample, b fitted by cross-fitting, so that the 
 The sample grows in rounds, and a head that is known well enough is not ablated any more.
 
 Source: Owen 2013, "Monte Carlo theory, methods and examples", chapter 8 (control variates, regression estimators);
-Chernozhukov et al. 2018, "Double/debiased machine learning" (cross-fitting).
+Chernozhukov et al. 2018, "Double/debiased machine learning" (cross-fitting); Neyman 1934, "On the two different aspects of
+the representative method" (how much to sample of what).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Estimate:
 
     data_se is the standard error of I as an estimate of what the exhaustive sweep of these examples gives, se as one of
     what new examples give; low and high bound the former at 95%. slope is b, residual y - b a (layer, head, example),
-    null (NaN) where the head was not ablated. enough is how many examples a normal interval asks for.
+    null (NaN) where the head was not ablated. enough is how many examples a normal interval asks for. unexplained is the
+    standard deviation of the residual over that of the effect: what first order leaves open.
     """
 
     I: np.ndarray  # noqa: E741 - its name
@@ -40,6 +42,7 @@ class Estimate:
     slope: np.ndarray
     residual: np.ndarray
     enough: np.ndarray
+    unexplained: np.ndarray
 
 
 def rounds(total: int) -> list[int]:
@@ -85,7 +88,9 @@ def estimate(first: np.ndarray, exact: np.ndarray, order: np.ndarray) -> Estimat
     back = np.argsort(order)
     skewness = np.maximum(np.abs(_skewness(a, np.ones_like(known))), np.abs(_skewness(r, known)))
     enough = np.minimum(COCHRAN * skewness**2, total)
-    return Estimate(estimates, data_se, se, estimates - half, estimates + half, n, slope, residual[..., back], enough)
+    unexplained = np.sqrt(np.divide(variance_r, variance_y, out=np.ones_like(variance_r), where=variance_y > 0))
+    low, high = estimates - half, estimates + half
+    return Estimate(estimates, data_se, se, low, high, n, slope, residual[..., back], enough, unexplained)
 
 
 def _skewness(values: np.ndarray, on: np.ndarray) -> np.ndarray:
@@ -117,3 +122,18 @@ def undecided(found: Estimate, error: float, top_k: int | None) -> np.ndarray:
     falling = np.sort(found.I, axis=None)[::-1]
     border = (falling[top_k - 1] + falling[top_k]) / 2
     return wide & (found.low <= border) & (border <= found.high)
+
+
+def allotted(found: Estimate, total: int, ablations: float) -> np.ndarray:
+    """How many of the examples each head (layer, head) float had best be ablated on, of so many ablations in all.
+
+    Neyman's allocation: in proportion to what first order leaves open, at least as many as it has been, at most all. Then
+    the sum over heads of (sampling variance over the variance from example to example) is the smallest there is.
+    """
+    weight = np.maximum(found.unexplained, 1e-6)
+    low, high = 0.0, total / float(weight.min())
+    for _ in range(60):  # bisection: the sum grows with the factor
+        factor = (low + high) / 2
+        enough = np.clip(factor * weight, found.n, total).sum() > ablations
+        low, high = (low, factor) if enough else (factor, high)
+    return np.clip(low * weight, found.n, total)

@@ -13,8 +13,10 @@ from headtool.models.adapter import Adapter
 from headtool.record.files import read_part, whole_part
 from headtool.record.run import Run
 from headtool.scores.ablation import Ablation, Losses
-from headtool.scores.adaptive import Estimate, estimate, rounds, undecided
+from headtool.scores.adaptive import Estimate, allotted, estimate, rounds, undecided
 from headtool.scores.gradient import FirstOrder
+
+LEAST = 16  # examples that are worth a round
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def sampled(
 ) -> Sampled:
     """Ablate on growing samples until every head's 95% interval of what all examples would give has a half width of
     --ablate-error at most (or, with --ablate-until top-k, its place inside or outside the top k is clear), or the
-    seconds of --ablate-budget are used up.
+    seconds of --ablate-budget are used up; where these alone are given, heads share them by how much first order leaves open.
 
     Every process does its share of a round and waits for the others': what is decided depends on the parts alone.
     """
@@ -45,29 +47,38 @@ def sampled(
     order = np.random.default_rng(ask.seed).permutation(total)
     error = 0.0 if ask.ablate_error is None else ask.ablate_error
     top_k = ask.top_k if ask.ablate_until == "top-k" else None
-    seconds, done = 0.0, 0
-    for number, size in enumerate(rounds(total)):
+    by_time_alone = ask.ablate_error is None and top_k is None
+    seconds, done, room = 0.0, 0, float(total)  # room: so many more examples may be begun
+    for number, wanted in enumerate(rounds(total)):
+        size = min(wanted, done + int(room))
+        if not active.any() or size < min(done + LEAST, wanted):
+            break
         share = whole.of(f"{whole.name}-round-{number:02d}", order[done:size], active)
-        if done and ask.ablate_budget is not None:
-            next_round = seconds * int(active.sum()) * (size - done) / np.isfinite(found[0]).sum()
-            if seconds + next_round > ask.ablate_budget:
-                break
         _work(run, adapter, share, parts, f"round {number + 1}")
         part = share.merge(parts)
         for have, new in ((found[0], part.loss), (found[1], part.right)):
             known = np.isfinite(new)
             have[known] = new[known]
-        taken = [whole_part(parts / share.part(group))["seconds"] for group in range(len(share.groups))]
-        seconds, done = seconds + float(sum(taken)) / run.share.count, size
+        taken = sum(float(whole_part(parts / share.part(group))["seconds"]) for group in range(len(share.groups)))
+        each = taken / run.share.count / (int(active.sum()) * (size - done))  # fewer heads of a layer cost more each
+        seconds, done = seconds + taken / run.share.count, size
         estimated = estimate(first, found[0] - base[0].astype(np.float64), order)
-        active &= undecided(estimated, error, top_k)
         widest = float(((estimated.high - estimated.low) / 2).max())
-        run.console.note(
-            f"round {number + 1}: {size} of {total} examples, widest interval +-{widest:.2g}, "
-            f"{int(active.sum())} of {active.size} heads are undecided"
+        told = f"round {number + 1}: {size} of {total} examples, {int(active.sum())} of {active.size} heads"
+        run.console.note(f"{told}, widest interval +-{widest:.2g}")
+        active &= undecided(estimated, error, top_k)
+        if ask.ablate_budget is not None:
+            affordable = (ask.ablate_budget - seconds) / each
+            if by_time_alone:
+                best = allotted(estimated, total, estimated.n.sum() + affordable)
+                active &= best >= min(done + LEAST, total)
+            room = affordable / max(active.sum(), 1)
+    doubtful = int((estimated.n < estimated.enough).sum())
+    if doubtful:
+        run.console.warn(
+            f"{doubtful} of {active.size} heads have effects that sit in a few examples: more examples would have to be "
+            "ablated before their intervals can be relied on"
         )
-        if not active.any():
-            break
     return Sampled(Losses(base[0], base[1], found[0], found[1]), first, estimated)
 
 
