@@ -22,8 +22,8 @@ BLOCK = re.compile(
 )
 USE = """
 from families import tiny
-from headtool.faults import guard
-kept, _ = guard.usable(tiny("llama"), guard.names_of("negative"), kv_equal=False)
+from headtool.faults import asked, guard
+kept, _ = guard.usable(tiny("llama"), asked.detectors("negative"), kv_equal=False)
 assert kept["negative"].QUANTITIES == ("weight",)
 """
 

@@ -10,10 +10,11 @@ from test_trial import COVERED, sequence
 from families import tiny
 from headtool import folder
 from headtool.errors import HeadtoolError
-from headtool.faults import calibration, guard
+from headtool.faults import asked, calibration, guard
+from headtool.models import sites
 from headtool.models.attention import Call
 
-ALL = folder.names(guard.DETECTORS)
+ALL = folder.names(asked.DETECTORS)
 
 
 def integers(causal=True, heads=4, kv_heads=2, length=8, equal=False) -> Call:
@@ -85,10 +86,10 @@ def test_each_detector_sees_its_faults_and_names_the_row(name, site, change):
 
 
 def test_sets_and_names():
-    assert guard.names_of("cheap,hull,range") == ("range", "masked", "rowsum", "hull")
-    assert set(guard.names_of("strict")) == set(guard.names_of("standard")) | {"rowsum", "out-checksum", "bit-sum"}
+    assert asked.detectors("cheap,hull,range") == ("range", "masked", "rowsum", "hull")
+    assert set(asked.detectors("strict")) == set(asked.detectors("standard")) | {"rowsum", "out-checksum", "bit-sum"}
     with pytest.raises(HeadtoolError, match="no detector named 'rang'") as raised:
-        guard.names_of("rang")
+        asked.detectors("rang")
     assert "did you mean 'range'" in raised.value.hint
 
 
@@ -136,3 +137,7 @@ def test_alarms_are_ratios_over_the_limit():
     residual = (torch.tensor([[[0.0, 0.0]], [[1.0, 3.0]], [[torch.nan, 0.0]]]),)
     assert limits.ratio("hull", 0, residual).tolist() == [0.0, torch.inf, torch.inf]
     assert limits.ratio("hull", 1, residual).tolist() == [0.0, 1.5, torch.inf]
+
+
+def test_the_sites_are_named_alike():
+    assert asked.SITES == sites.SITES

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from families import ALL, random_batch, tiny
-from headtool.faults import bits, guard, trial
+from headtool.faults import asked, bits, guard, trial
 from headtool.faults.fault import Fault, shape_of
 from headtool.models import sites, suffix
 from headtool.models.batches import IGNORED, Batch
@@ -29,7 +29,7 @@ def sequence(adapter, seed=0) -> Batch:
 
 
 def setup_of(adapter, batch, detectors="range,masked,rowsum", **more) -> trial.Setup:
-    kept, _ = guard.usable(adapter, guard.names_of(detectors), kv_equal=False)
+    kept, _ = guard.usable(adapter, asked.detectors(detectors), kv_equal=False)
     g = adapter.geometry
     limits = guard.Limits(
         {n: torch.full((g.layers, len(m.QUANTITIES)), 1e9, dtype=torch.float64) for n, m in kept.items()}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headtool import options, ranks
 from headtool.commands import score
 from headtool.errors import translate
-from headtool.faults import guard
+from headtool.faults import asked
 from headtool.models import checkpoint, locate
 from headtool.tasks import labels, load, rows
 
@@ -52,7 +52,7 @@ def folder():
 
 LISTS = {
     "scores": score._names,
-    "detectors": guard.names_of,
+    "detectors": asked.detectors,
     "share": ranks.share,
     "number": lambda text: options.number_or("all", text, "--subset"),
     "memory": options.memory,

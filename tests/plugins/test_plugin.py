@@ -20,14 +20,14 @@ DETECT = """
 import numpy as np
 import torch
 from families import random_batch, tiny
-from headtool.faults import bits, guard, trial
+from headtool.faults import asked, bits, guard, trial
 from headtool.faults.fault import Fault
 from headtool.models import suffix
 from headtool.models.batches import IGNORED, Batch
 
 adapter, random = tiny("llama"), random_batch(tiny("llama"), (12,))
 batch = Batch(random.ids, random.mask, random.index, None, None, torch.roll(random.ids, -1, 1).index_fill(1, torch.tensor([11]), IGNORED))
-kept, left_out = guard.usable(adapter, guard.names_of("negative,range"), kv_equal=False)
+kept, left_out = guard.usable(adapter, asked.detectors("negative,range"), kv_equal=False)
 assert list(kept) == ["negative", "range"] and not left_out
 limits = guard.Limits({name: torch.zeros(adapter.geometry.layers, len(module.QUANTITIES), dtype=torch.float64) + (name == "range") * 1e9
                        for name, module in kept.items()})

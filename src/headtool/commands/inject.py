@@ -11,29 +11,28 @@ from headtool import completion, folder, ranks
 from headtool import options as opt
 from headtool.console import Console
 from headtool.errors import HeadtoolError
+from headtool.faults import asked
 
 if TYPE_CHECKING:
     from headtool.models.locate import Located
     from headtool.record.run import Run
 
 FAULTS, WATCH = "Faults", "Detectors"
-DETECTORS = folder.names("headtool.faults.detectors")
-SETS = ("cheap", "standard", "strict")
+DETECTORS = folder.names(asked.DETECTORS)
 MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
-SITES = ("q", "k", "v", "scores", "weights", "out")
 
 
 def complete_sites(incomplete: str) -> list[str]:
-    return completion.of_list(SITES, incomplete)
+    return completion.of_list(asked.SITES, incomplete)
 
 
 def complete_detectors(incomplete: str) -> list[str]:
-    return completion.of_list((*SETS, "none", *folder.offered("headtool.faults.detectors")), incomplete)
+    return completion.of_list((*asked.SETS, "none", *folder.offered(asked.DETECTORS)), incomplete)
 
 
 Sites = Annotated[
     str,
-    opt.flag("--sites", help=f"A list of {', '.join(SITES)}.", group=FAULTS, autocompletion=complete_sites),
+    opt.flag("--sites", help=f"A list of {', '.join(asked.SITES)}.", group=FAULTS, autocompletion=complete_sites),
 ]
 Bits = Annotated[str, opt.flag("--bits", metavar="all|LIST", help="Bits, from 0, such as 0,20-31.", group=FAULTS)]
 Layers = Annotated[
@@ -194,7 +193,10 @@ def command(
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise HeadtoolError(f"--tolerance {tolerance}: not a number from 0", hint="for example --tolerance 1e-5")
     opt.named(task=task)
-    marks = opt.numbers(arguments["steps"], "--steps")
+    asked.sites(sites)
+    asked.detectors(detect)
+    asked.numbers(bits=bits, layers=layers, heads=heads, seeds=seeds)
+    marks = opt.numbers(steps, "--steps")
     if marks[0] < 1:
         raise HeadtoolError(
             "--steps 0: the loss before the first step is there anyway", hint="for example --steps 1,10"

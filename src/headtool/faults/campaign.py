@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from headtool import options as opt
-from headtool.errors import HeadtoolError, unknown
-from headtool.faults import bits
+from headtool.errors import HeadtoolError
+from headtool.faults import asked, bits
 from headtool.faults.fault import SHARED, Fault, shape_of
 from headtool.faults.intervals import leveugle
 from headtool.models.heads import Geometry
@@ -135,12 +135,7 @@ def settle(
     pattern: bits.Pattern,
 ) -> Campaign:
     """A campaign from what is asked for. Raises HeadtoolError for a site, layer, head or bit that there is not."""
-    asked_sites = tuple(dict.fromkeys(word.strip() for word in sites.split(",") if word.strip()))
-    for site in asked_sites:
-        if site not in SITES:
-            raise unknown("site", site, SITES)
-    if not asked_sites:
-        raise HeadtoolError("--sites is empty", hint=f"the sites are {', '.join(SITES)}")
+    asked_sites = asked.sites(sites)
     asked_layers: tuple[int, ...] | None = {"first": (0,), "all": tuple(range(geometry.layers)), "random": None}.get(
         layers, ()
     )
@@ -168,10 +163,10 @@ def settle(
 
 
 def _within(text: str, what: str, count: int) -> tuple[int, ...]:
-    asked = opt.numbers(text, what)
-    if asked[-1] >= count:
-        raise HeadtoolError(f"{what} {asked[-1]}: the model has {count}", hint="they count from 0")
-    return tuple(asked)
+    found = opt.numbers(text, what)
+    if found[-1] >= count:
+        raise HeadtoolError(f"{what} {found[-1]}: the model has {count}", hint="they count from 0")
+    return tuple(found)
 
 
 def deal(faults: Sequence[Fault]) -> list[list[int]]:

@@ -12,18 +12,12 @@ import torch
 
 from headtool import folder
 from headtool.errors import HeadtoolError
+from headtool.faults.asked import DETECTORS
 from headtool.models.sites import Edit, Sites, attend, handled, opened, unchanged
 
 if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
     from headtool.models.attention import Call
-
-DETECTORS = "headtool.faults.detectors"
-SETS = {
-    "cheap": ("range", "masked", "rowsum"),
-    "standard": ("range", "masked", "scores-row"),
-    "strict": ("range", "masked", "scores-row", "rowsum", "out-checksum", "bit-sum"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,24 +38,6 @@ class Before:
 def detector(name: str) -> ModuleType:
     """The module of a detector. Raises HeadtoolError for a name that there is not."""
     return folder.load(DETECTORS, name, "detector")
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """The detectors of a set, or of a comma-separated list of sets and names, each once; of "none" none.
-
-    Raises HeadtoolError for an unknown name and an empty list.
-    """
-    found: list[str] = []
-    for word in () if text == "none" else (word.strip() for word in text.split(",")):
-        if word in SETS:
-            found += SETS[word]
-        elif word:
-            if word not in folder.names(DETECTORS):
-                detector(word)  # a plug-in's, or an error that says which there are
-            found.append(word)
-    if not found and text != "none":
-        raise HeadtoolError("--detect is empty", hint=f"a set ({', '.join(SETS)}), names of detectors, or none")
-    return tuple(dict.fromkeys(found))
 
 
 def usable(adapter: Adapter, names: Sequence[str], kv_equal: bool) -> tuple[dict[str, ModuleType], dict[str, str]]:

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from headtool.errors import HeadtoolError
-from headtool.faults import bits, calibration, campaign, guard
+from headtool.faults import asked, bits, calibration, campaign, guard
 from headtool.faults import sequences as under_test
 from headtool.faults.calibration import Seen
 from headtool.faults.campaign import Campaign
@@ -54,7 +54,7 @@ def ready(run: Run, located: Located, ask: SimpleNamespace) -> Ready:
     """Read, open, and settle what is tried. Raises HeadtoolError for what this model or these arguments cannot have."""
     console, forward = run.console, ask.phase == "forward"
     pattern = bits.parse(ask.pattern)
-    names = guard.names_of(ask.detect if forward else "none")
+    names = asked.detectors(ask.detect if forward else "none")
     if ask.data is None and ask.task is None:
         console.note("neither --data nor --task: the built-in task 'demo'")
     with run.clock.phase("data"):

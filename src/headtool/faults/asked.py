@@ -1,0 +1,52 @@
+"""What the words of an injection's flags mean, as far as that can be told without a model."""
+
+from __future__ import annotations
+
+from headtool import folder
+from headtool import options as opt
+from headtool.errors import HeadtoolError, unknown
+
+SITES = ("q", "k", "v", "scores", "weights", "out")  # those of models/sites.py, which takes torch to import
+DETECTORS = "headtool.faults.detectors"
+SETS = {
+    "cheap": ("range", "masked", "rowsum"),
+    "standard": ("range", "masked", "scores-row"),
+    "strict": ("range", "masked", "scores-row", "rowsum", "out-checksum", "bit-sum"),
+}
+WORDS = {"bits": ("all",), "layers": ("first", "all", "random"), "heads": ("all",), "seeds": ()}  # beside numbers
+
+
+def sites(text: str) -> tuple[str, ...]:
+    """The sites of a list, each once. Raises HeadtoolError for an unknown one and an empty list."""
+    asked = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for site in asked:
+        if site not in SITES:
+            raise unknown("site", site, SITES)
+    if not asked:
+        raise HeadtoolError("--sites is empty", hint=f"the sites are {', '.join(SITES)}")
+    return asked
+
+
+def detectors(text: str) -> tuple[str, ...]:
+    """The detectors of a set, or of a comma-separated list of sets and names, each once; of "none" none.
+
+    Raises HeadtoolError for an unknown name and an empty list.
+    """
+    found: list[str] = []
+    for word in () if text == "none" else (word.strip() for word in text.split(",")):
+        if word in SETS:
+            found += SETS[word]
+        elif word:
+            if word not in folder.names(DETECTORS):
+                folder.load(DETECTORS, word, "detector")  # a plug-in's, or an error that says which there are
+            found.append(word)
+    if not found and text != "none":
+        raise HeadtoolError("--detect is empty", hint=f"a set ({', '.join(SETS)}), names of detectors, or none")
+    return tuple(dict.fromkeys(found))
+
+
+def numbers(**lists: str) -> None:
+    """Raise HeadtoolError for bits, layers, heads or seeds that are neither numbers nor one of the flag's words."""
+    for name, text in lists.items():
+        if text not in WORDS[name]:
+            opt.numbers(text, f"--{name}")
