@@ -222,7 +222,7 @@ def test_another_number_of_classes_is_another_classifier(tmp_path, capsys):
     said = call(capsys, "finetune", "demo-encoder", *args, "--out", tmp_path / "run")
     assert said.code == 0
     assert "a new one is drawn" in said.err
-    assert "the classifier alone: training loss" in said.err
+    assert "the classifier alone, on the training rows: loss" in said.err
     assert json.loads((tmp_path / "run" / "eval_subset.json").read_text())["n"] == 10
     old = load_file(headtool_demo() / "model.safetensors")
     new = load_file(tmp_path / "run" / "ckpt_init" / "model.safetensors")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from headtool.training.metrics import measure
+from headtool.training.metrics import at_chance, measure
 
 
 @pytest.mark.parametrize("k", [2, 5])
@@ -33,3 +35,24 @@ def test_metrics_are_what_their_definitions_say(k):
 def test_one_example_and_one_answer():
     found = measure(np.array([[2.0, 1.0]]), np.array([0]))
     assert (found["loss_se"], found["accuracy_se"], found["accuracy"], found["matthews"]) == (None, None, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "chance"),
+    [
+        ([[50, 0], [50, 0]], True),  # one answer
+        ([[30, 20], [22, 28]], True),  # 58 of 100: p = 0.07
+        ([[30, 20], [21, 29]], False),  # 59: 0.044
+        ([[40, 10], [15, 35]], False),
+        ([[80, 0], [20, 0]], True),  # 80 right, and no better than the common class
+        ([[80, 0], [12, 8]], False),
+        ([[9, 0], [0, 0]], True),  # one class, from which nothing can be told
+    ],
+)
+def test_what_chance_would_have_reached(confusion, chance):
+    """Against the sum of binomial probabilities."""
+    told = at_chance({"confusion": confusion})
+    right, n = confusion[0][0] + confusion[1][1], sum(map(sum, confusion))
+    common = max(map(sum, confusion)) / n
+    tail = sum(math.comb(n, k) * common**k * (1 - common) ** (n - k) for k in range(right, n + 1))
+    assert bool(told) == chance == (tail >= 0.05)

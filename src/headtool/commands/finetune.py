@@ -207,7 +207,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     from headtool.models import classifier
     from headtool.models.locate import locate
     from headtool.tasks import labels, splits
-    from headtool.training import course, loop, outcome
+    from headtool.training import course, loop, metrics, outcome
 
     console = run.console
     with run.clock.phase("data"):
@@ -252,6 +252,8 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
         kept = chosen[1].kept.tolist()
         run.write_json("eval_subset.json", {"seed": drawn, "n": len(kept), "rows": kept})
         outcome.write(run, finished, place, recipe, adapters, lines=ask.jsonl)
+    if told := metrics.at_chance(finished.evaluations[-1]):
+        console.warn(told)
     run.finish()
     console.show(*outcome.summary(run, finished.evaluations))
     return run.announce()

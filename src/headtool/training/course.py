@@ -93,7 +93,7 @@ def prepare(run: Run, place: Place, opened: Classifier, train: Split, recipe: Re
             with run.clock.phase("probe"), console.progress("features", len(train)) as advance:
                 fitted = probe.fit(opened.adapter, opened.fresh, train, dtype=recipe.dtype, advance=advance)
             console.note(
-                f"the classifier alone: training loss {fitted.loss_before:.3f} -> {fitted.loss:.3f}, "
+                f"the classifier alone, on the training rows: loss {fitted.loss_before:.3f} -> {fitted.loss:.3f}, "
                 f"accuracy {fitted.accuracy:.1%}, in {fitted.iterations} iterations"
             )
         elif warm_up:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
+from scipy.stats import binomtest
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -34,6 +36,20 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         "matthews": covariance / spread if spread > 0 else 0.0,
         "n": n, "confusion": confusion.tolist(),
     }  # fmt: skip
+
+
+def at_chance(metrics: Mapping[str, Any]) -> str:
+    """A word of warning where the answers are not right more often than the most common class alone would be (exact
+    binomial test, one-sided 5%); else nothing.
+    """
+    confusion = np.array(metrics["confusion"])
+    right, common, n = int(np.trace(confusion)), int(confusion.sum(1).max()), int(confusion.sum())
+    if common < n and binomtest(right, n, common / n, alternative="greater").pvalue < 0.05:
+        return ""
+    return (
+        f"{right:,} of {n:,} are answered right, the most common class alone is right in {common:,}: nothing shows that the "
+        "model has learned the task, and importance measured on it may be noise"
+    )
 
 
 def _standard_error(values: np.ndarray) -> float | None:
