@@ -38,6 +38,8 @@ MEANT = {
     ("causal", "tasks"),
     ("causal", "training"),
     ("completion", "models"),
+    ("completion", "tasks"),
+    ("completion", "causal"),
     ("completion", "folder"),
     ("options", "completion"),
     ("options", "configuration"),

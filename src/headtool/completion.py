@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from headtool import folder
@@ -34,12 +36,42 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in BUILT_IN if name.startswith(incomplete)] + _folders(incomplete, "config.json")
 
 
-def complete_runs(incomplete: str) -> list[str]:
-    """Run directories, and the folders on the way to them."""
-    return _folders(incomplete, "manifest.json")
+def complete_class_tasks(incomplete: str) -> list[str]:
+    """The tasks, and shapes of rows, whose examples have a class."""
+    from headtool.tasks import splits
+
+    return [name for name in splits.with_classes() if name.startswith(incomplete)]
 
 
-def _folders(incomplete: str, holds: str) -> list[str]:
+def complete_made(incomplete: str) -> list[str]:
+    """The made data sets of causal-train, as a list."""
+    from headtool.causal import synthetic
+
+    return of_list(tuple(synthetic.SETS), incomplete)
+
+
+def complete_scored(incomplete: str) -> list[str]:
+    """Finished runs of score, and the folders on the way to them."""
+    return _runs(incomplete, "score")
+
+
+def complete_causal(incomplete: str) -> list[str]:
+    """Finished runs of causal-train, and the folders on the way to them."""
+    return _runs(incomplete, "causal-train")
+
+
+def _runs(incomplete: str, command: str) -> list[str]:
+    def fits(folder: Path) -> bool:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return bool(manifest["command"] == command and manifest["status"] == "done")
+        except (OSError, ValueError, RecursionError, TypeError, KeyError):
+            return False
+
+    return _folders(incomplete, "manifest.json", fits)
+
+
+def _folders(incomplete: str, holds: str, fits: Callable[[Path], bool] = lambda _: True) -> list[str]:
     """The folders that go on from what is typed; one that does not hold the file is on the way to others."""
     typed = Path(incomplete)
     above, start = (typed, "") if incomplete.endswith(("/", os.sep)) else (typed.parent, typed.name)
@@ -48,4 +80,5 @@ def _folders(incomplete: str, holds: str) -> list[str]:
     except OSError:
         found = []
     visible = [p for p in found if start.startswith(".") or not p.name.startswith(".")]
-    return [str(p) if (p / holds).is_file() else f"{p}{os.sep}" for p in visible]
+    ends = {p: (p / holds).is_file() for p in visible}
+    return [str(p) if end else f"{p}{os.sep}" for p, end in ends.items() if not end or fits(p)]

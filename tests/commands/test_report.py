@@ -217,13 +217,18 @@ def test_a_config_names_the_runs(pairs, tmp_path, capsys):
 
 
 def test_runs_complete_to_directories(pairs, tmp_path):
-    from headtool.completion import complete_runs
+    from headtool.completion import complete_causal, complete_scored
 
     (tmp_path / "other").mkdir()
     (tmp_path / "file").write_text("")
     shutil.copytree(pairs[1][0], tmp_path / "run")
-    assert complete_runs(f"{tmp_path}/") == [f"{tmp_path}/other/", f"{tmp_path}/run"]
-    assert complete_runs(f"{tmp_path}/r") == [f"{tmp_path}/run"]
+    for name, change in (("injected", {"command": "inject"}), ("begun", {"status": "running"}), ("broken", [])):
+        manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest | change if change else change))
+    assert complete_scored(f"{tmp_path}/") == [f"{tmp_path}/other/", f"{tmp_path}/run"]
+    assert complete_scored(f"{tmp_path}/r") == [f"{tmp_path}/run"]
+    assert complete_causal(f"{tmp_path}/") == [f"{tmp_path}/other/"]
 
 
 def test_constant_columns_and_few_heads_are_null(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from classifiers import easy_rows, rows_of
+from headtool import folder
 from headtool.errors import HeadtoolError
 from headtool.tasks import labels, load, splits
 from headtool.tasks.glue import CLASSES
@@ -90,3 +91,14 @@ def test_rows_of_the_demo_are_trained_on_or_evaluated_on(tmp_path):
     train, held = splits.choose(splits.settle("demo", None, None), limit=300, subset=None, subset_seed=9, seed=5)
     texts = [{f"{e.text} {e.pair}" for e in side.examples()} for side in (train, held)]
     assert not texts[0] & texts[1]
+
+
+@pytest.mark.parametrize("task", folder.names("headtool.tasks"))
+def test_the_tasks_with_classes_are_those_that_training_takes(task, tmp_path):
+    rows = str(labelled(tmp_path, 0, 1))
+    try:
+        splits.settle(task, rows if hasattr(folder.load(load.TASKS, task, "task"), "example") else None, None)
+        taken = True
+    except HeadtoolError:
+        taken = False
+    assert (task in splits.with_classes()) == taken

@@ -24,7 +24,7 @@ Where = Annotated[
     typer.Argument(
         metavar="RUN_OR_MODEL_DIR",
         help="A run of headtool causal-train, or its folder 'model'.",
-        autocompletion=completion.complete_runs,
+        autocompletion=completion.complete_causal,
         show_default=False,
     ),
 ]

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from headtool import completion, ranks
 from headtool import options as opt
-from headtool import ranks
 from headtool.commands.finetune import (
     BatchSize,
     Epochs,
@@ -41,6 +41,7 @@ MadeTask = Annotated[
         "--task",
         help="Made data sets in place of --data: basic, addition, conversion, copying ...",
         group=opt.GROUP_DATA,
+        autocompletion=completion.complete_made,
     ),
 ]
 Evaluate = Annotated[

@@ -31,7 +31,7 @@ Task = Annotated[
         "--task",
         help="mnli, rte, sst2 ... or demo: its rows and classes; or pairs, text: how to read the rows of --train.",
         group=opt.GROUP_DATA,
-        autocompletion=completion.complete_tasks,
+        autocompletion=completion.complete_class_tasks,
     ),
 ]
 Train = Annotated[

@@ -29,7 +29,7 @@ Runs = Annotated[
     typer.Argument(
         metavar="RUN...",
         help="Run directories of one model, before and after fine-tuning, of any seeds.",
-        autocompletion=completion.complete_runs,
+        autocompletion=completion.complete_scored,
         show_default=False,
     ),
 ]

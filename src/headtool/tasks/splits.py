@@ -46,6 +46,15 @@ class Splits:
         return {"train": train, "eval": held_out if self.holds_out else evaluation}
 
 
+def with_classes() -> list[str]:
+    """The tasks and shapes that settle() takes."""
+    return [name for name in folder.names(load.TASKS) if name in SHAPES or _brings_classes(name)]
+
+
+def _brings_classes(task: str) -> bool:
+    return task != "stsb" and not hasattr(folder.load(load.TASKS, task, "task"), "example")
+
+
 def settle(
     task: str | None,
     train: str | None,
