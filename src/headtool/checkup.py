@@ -199,13 +199,23 @@ def _plugins() -> Finding:
 
 
 def _completion() -> Finding:
-    shell = Path(os.environ.get("SHELL", "")).name
+    shell = Path(os.environ.get("SHELL", "")).name or _parent()
     if shell not in COMPLETIONS:
         return Finding("completion", "ok", f"TAB is for bash, zsh and fish; this is {shell or 'no shell'}")
     for place in map(Path, COMPLETIONS[shell]):
         if place.expanduser().is_file():
             return Finding("completion", "ok", f"{shell}: {place}")
     return Finding("completion", "note", f"{shell}: not installed", "headtool --install-completion, then a new shell")
+
+
+def _parent() -> str:
+    """The shell that started this process, where the environment names none, as in many containers."""
+    import shellingham
+
+    try:
+        return str(shellingham.detect_shell()[0])
+    except shellingham.ShellDetectionFailure:
+        return ""
 
 
 def _model() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
 import os
@@ -210,9 +211,19 @@ def _usage(error: typer.TyperException) -> int:
     first, *near = re.split(r" Did you mean | \(Possible options: ", message, maxsplit=1)
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "headtool"
-    hint = f"did you mean {near[0].rstrip(')?')}?" if near else f"'{path} --help' shows what there is"
+    hint = (
+        f"did you mean {_nearest(first, near[0].rstrip(')?'))}?" if near else f"'{path} --help' shows what there is"
+    )
     _say(first[0].lower() + first[1:].rstrip("."), hint)
     return int(error.exit_code)
+
+
+def _nearest(message: str, names: str) -> str:
+    """Names that Typer found near to the last word of its message: the nearest first, and not those far behind it."""
+    wrong = message.split()[-1]
+    likeness = {name: difflib.SequenceMatcher(None, wrong, name).ratio() for name in names.split(", ")}
+    best = max(likeness.values())
+    return " or ".join(sorted((n for n in likeness if likeness[n] > best - 0.1), key=lambda n: -likeness[n]))
 
 
 def _say(message: str, hint: str) -> None:

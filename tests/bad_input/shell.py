@@ -7,7 +7,7 @@ CASES = (
     case("--colour", "no such option: --colour"),
     case("score", "missing argument 'MODEL'"),
     case("score demo extra", "got unexpected extra argument..."),
-    case("score demo --scors out", "no such option: --scors", hint="did you mean --"),
+    case("score demo --scors out", "no such option: --scors", hint="did you mean --scores?"),
     case("score demo --scores", "option '--scores' requires an argument"),
     case("score demo --config no.yaml", "--config no.yaml: cannot be read"),
     case("score demo --config a.toml", "--config a.toml: neither TOML nor YAML that can be read", "a.toml holds `= 3`", file("a.toml", "= 3")),
