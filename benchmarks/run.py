@@ -35,7 +35,7 @@ from typing import Any
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 SETTINGS: dict[str, list[str]] = {  # of those that do not run as they stand, or for hours
-    "ablation": ["--count", "16", "--heads", "3"],
+    "ablation": ["--heads", "2"],
     "causal": ["--batch", "2"],
     "inject": ["--trials", "24"],
     "sampled": ["demo-encoder"],
