@@ -211,9 +211,7 @@ def _usage(error: typer.TyperException) -> int:
     first, *near = re.split(r" Did you mean | \(Possible options: ", message, maxsplit=1)
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "headtool"
-    hint = (
-        f"did you mean {_nearest(first, near[0].rstrip(')?'))}?" if near else f"'{path} --help' shows what there is"
-    )
+    hint = f"did you mean {_nearest(first, near[0].rstrip(')?'))}?" if near else f"'{path} --help' shows what there is"
     _say(first[0].lower() + first[1:].rstrip("."), hint)
     return int(error.exit_code)
 

@@ -10,10 +10,12 @@ from typing import Any
 import jinja2
 
 from headtool import __version__
+from headtool.record.tables import TABLES
 from headtool.reporting import maps
 from headtool.reporting.analysis import Analysis, settled
 from headtool.reporting.cases import KINDS, criteria
 from headtool.reporting.join import INTERVALS, Pair
+from headtool.reporting.source import READ
 from headtool.reporting.statistics import FEWEST, NAMES
 
 OPEN_MAPS = 6  # heat maps that are shown at once; the rest unfold
@@ -60,6 +62,7 @@ def _section(analysis: Analysis, figures: Mapping[str, bytes], ask: Mapping[str,
     heads, stats = analysis.group.heads, analysis.stats()
     columns = [column for column in heads.columns if column not in ("layer", "head", *BESIDE)]
     shown = [c for c in columns if heads[c].dtype.is_numeric() and not c.endswith("_sd")]
+    about = [c for c in ("I_pre", "I_post", "U", "Urel", "G", "F", "Ppred") if c in columns]
     kinds = {
         (row["layer"], row["head"]): kind.replace("_", " ") for kind in KINDS for row in analysis.cases.found[kind]
     }
@@ -76,8 +79,17 @@ def _section(analysis: Analysis, figures: Mapping[str, bytes], ask: Mapping[str,
         "columns": ["layer", "head", "case", *columns], "table": table,
         "figures": {name: _uri(png) for name, png in figures.items() if name != "heads"}, "figure_names": list(figures),
         "folder": "" if analysis.group.label == "all" else f"labels/{analysis.group.label}/",
-        "case_columns": [c for c in ("I_pre", "I_post", "U", "Urel", "G", "F", "Ppred") if c in columns],
+        "case_columns": about, "symbols": _symbols(about),
     }  # fmt: skip
+
+
+def _symbols(columns: Sequence[str]) -> dict[str, str]:
+    """What the columns that cases and statistics are about stand for, in the words of the tables that they come from."""
+    docs = {
+        c.name: c.doc if c.unit == "1" else f"{c.doc} ({c.unit})" for name in READ[:3] for c in TABLES[name].columns
+    }
+    docs |= {"I_pre": f"before fine-tuning, {docs['I']}", "I_post": "the same after fine-tuning"}
+    return {column: docs[column] for column in columns}
 
 
 def _settled(pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -82,8 +82,8 @@ GRADFISHER = (
     Column("first_order", "Float64", "nats", "mean over examples of -dL/dg: I to first order"),
 )  # fmt: skip
 UPDATE = (
-    Column("U", "Float64", "weight", "sqrt(Uq^2 + Uk^2 + Uv^2 + Uo^2)"),
-    Column("Urel", "Float64", "1", "U / (|Wq0| + |Wk0| + |Wv0| + |Wo0|)"),
+    Column("U", "Float64", "weight", "size of the change of the head's weights: sqrt(Uq^2 + Uk^2 + Uv^2 + Uo^2)"),
+    Column("Urel", "Float64", "1", "U over the size of the weights before: U / (|Wq0| + |Wk0| + |Wv0| + |Wo0|)"),
     Column("Uq", "Float64", "weight", "Frobenius norm of the change of the head's rows of W_Q"),
     Column("Uk", "Float64", "weight", "the same for the rows of W_K of its key/value head, which heads of a group share"),
     Column("Uv", "Float64", "weight", "the same for W_V"),
