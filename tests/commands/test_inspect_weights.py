@@ -68,6 +68,8 @@ def test_the_demo_has_every_table_column_and_figure(capsys, tmp_path):
     said = call(capsys, *args)
     assert said.code == 0, said.err
     assert said.out.strip() == str(out)
+    assert " condition alpha" in said.err
+    assert "0 of 38 tensors changed" in said.err
     for name, schema in tables.TABLES.items():
         if name.startswith("inspect."):
             frame = table(out, schema.file)
@@ -194,8 +196,12 @@ def test_a_difference_of_low_rank(capsys, tmp_path):
     b = {f"x.{name}": tensor for name, tensor in b.items()}  # another head in front
     write(tmp_path / "a", a, LLAMA)
     write(tmp_path / "b", b, LLAMA)
-    assert inspect(capsys, tmp_path / "a", "--diff", tmp_path / "b", "-q", out=tmp_path / "run").code == 0
+    said = inspect(capsys, tmp_path / "a", "--diff", tmp_path / "b", out=tmp_path / "run")
+    assert said.code == 0
     found = rows(tmp_path / "run", "diff")
+    assert f" diff     2 of {len(found)} tensors changed, the median by " in said.err
+    assert f" most     {low}, by {found[low]['relative_distance']:.2g}\n" in said.err
+    assert "of layer 0 head " in said.err
     statuses = {name: row["status"] for name, row in found.items()}
     assert statuses.pop("model.layers.0.input_layernorm.weight") == "only a"
     assert statuses.pop("x.score.weight") == "only b"
