@@ -164,10 +164,13 @@ def _detectors(run: Run) -> Any:
     table = Table(box=None, header_style="bold")
     for column in ("detector", "caught [95%]", "needless", "clean", "at most (95%)"):
         table.add_column(column, justify="left" if column == "detector" else "right", no_wrap=True)
-    for row in pl.read_parquet(run.path / "tables" / "detectors.parquet").iter_rows(named=True):
+    frame = pl.read_parquet(run.path / "tables" / "detectors.parquet")
+    bounded = frame["detector"].str.starts_with("bounds:").any()
+    for row in frame.iter_rows(named=True):
+        name = "all but bounds" if row["detector"] == "all" and bounded else row["detector"]
         high = row["false_positive_high"]
         table.add_row(
-            row["detector"], _rate(row, "caught"), f"{row['needless']:,} of {row['harmless']:,}",
+            name, _rate(row, "caught"), f"{row['needless']:,} of {row['harmless']:,}",
             f"{row['false_positives']:,} of {row['clean']:,}", "-" if high is None else f"{high:.2%}",
         )  # fmt: skip
     return table

@@ -32,7 +32,10 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
             rows = summary.filter(pl.col("bit") >= 0, site=name, layer=-1).drop_nulls(f"{kind}_rate")
             if rows.height:
                 shift = (i - (len(sites) - 1) / 2) * 0.06
-                (line,) = top.plot(rows["bit"] + shift, rows[f"{kind}_rate"], "o-", label=name, color=COLOURS[i])
+                bits = np.arange(rows["bit"].min(), rows["bit"].max() + 1)  # type: ignore[operator, arg-type]
+                rates = np.full(len(bits), np.nan)  # a line ends where a bit is not known
+                rates[rows["bit"].to_numpy() - bits[0]] = rows[f"{kind}_rate"]
+                (line,) = top.plot(bits + shift, rates, "o-", label=name, color=COLOURS[i])
                 line.set(markersize=3, linewidth=1)
             rate = whole[name][f"{kind}_rate"]
             if rate is None:
