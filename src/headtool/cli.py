@@ -184,7 +184,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             with contextlib.suppress(OSError, ValueError):
-                os.write(sys.stderr.fileno(), f"{_stopped(code)}\n".encode())  # print may be at work further out
+                tidy = (
+                    "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
+                )  # a line that says what is waited for, the cursor
+                os.write(sys.stderr.fileno(), f"{tidy}{_stopped(code)}\n".encode())  # print may be at work further out
             os._exit(code)
         frame = frame.f_back
     raise Terminated if code == TERMINATED else KeyboardInterrupt

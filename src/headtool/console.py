@@ -127,6 +127,17 @@ class Console:
         else:
             yield _plain_progress(what, total, done, unit, sys.stderr)
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """On a terminal, what is waited for, for as long as it takes."""
+        if not self.talks or not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console as Rich
+
+        with Rich(file=sys.stderr).status(what):
+            yield
+
     def _record(self, text: str) -> None:
         if self.log is not None:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

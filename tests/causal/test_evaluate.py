@@ -12,9 +12,9 @@ from scipy import stats
 from transformers import AutoTokenizer
 
 from headtool.causal import evaluate, inference, metrics, synthetic, tokens
-from headtool.causal.inference import Asked
-from headtool.causal.model import CausalModel, Individual, Settings
+from headtool.causal.model import CausalModel, Individual
 from headtool.causal.rows import Rows
+from headtool.causal.settings import Asked, Settings
 from headtool.errors import HeadtoolError
 from headtool.models import language
 from headtool.models.locate import locate

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import families
 from headtool.causal import tokens
-from headtool.causal.model import CausalModel, Individual, Settings
+from headtool.causal.model import CausalModel, Individual
+from headtool.causal.settings import Settings
 from headtool.errors import HeadtoolError
 from headtool.models import language, layout
 from headtool.models.batches import IGNORED

@@ -21,8 +21,9 @@ from headtool.causal import evaluate, folder, trainer
 from headtool.causal.evaluate import Ends, Seen
 from headtool.causal.experiments import MEDIAN
 from headtool.causal.metrics import LEVELS, Metrics
-from headtool.causal.model import CausalModel, Settings
+from headtool.causal.model import CausalModel
 from headtool.causal.rows import Rows
+from headtool.causal.settings import Settings
 from headtool.causal.tokens import NumberTokenizer
 from headtool.errors import FAILED, HeadtoolError
 from headtool.record import locks

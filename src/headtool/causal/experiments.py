@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from headtool.causal.model import Settings
+from headtool.causal.settings import Settings
 from headtool.errors import unknown
 
 UNLEARNABLE = ("basic", "question_answering", "extreme_values", "boundary_values")

@@ -17,14 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from headtool.causal import numbers
-from headtool.causal.model import CausalModel, Settings
+from headtool.causal.model import CausalModel
+from headtool.causal.place import FACTS
+from headtool.causal.settings import Settings
 from headtool.causal.tokens import NumberTokenizer
-from headtool.errors import FAILED, HeadtoolError
+from headtool.errors import HeadtoolError
 from headtool.models import checkpoint, classifier
 from headtool.models.language import open_language_model
 from headtool.models.locate import Located
 
-FACTS, WEIGHTS = "causal.json", "causal.safetensors"
+WEIGHTS = "causal.safetensors"
 FORMAT = 1
 
 
@@ -46,31 +48,6 @@ def save(model: CausalModel, tokens: NumberTokenizer, folder: Path, scratch: Pat
         (half / FACTS).write_text(json.dumps(said, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     classifier.save(model.backbone, tokens.tokenizer, folder, scratch, beside)
-
-
-def model_folder(path: Path) -> Path:
-    """The model folder that a run directory or a model directory stands for. Raises HeadtoolError where it is neither."""
-    hint = "give a run of headtool causal-train, or its folder 'model'"
-    if not path.is_dir():
-        raise HeadtoolError(f"{path}: there is no such directory", hint=hint)
-    folder = path / "model" if (path / "model" / FACTS).is_file() else path
-    if (folder / FACTS).is_file():
-        return folder
-    manifest = path / "manifest.json"
-    if manifest.is_file():
-        try:
-            told = json.loads(manifest.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
-            raise HeadtoolError(f"{manifest}: no manifest of a run", hint=hint)
-        if told.get("command") == "causal-train":
-            raise HeadtoolError(
-                f"{path}: this run is not done ({told.get('status')})", hint="run it again: it goes on", code=FAILED
-            )
-        raise HeadtoolError(f"{path} is a run of headtool {told.get('command', '?')}, not of causal-train", hint=hint)
-    what = "a model without a causal part" if (path / "config.json").is_file() else "no causal model"
-    raise HeadtoolError(f"{path} holds {what}", hint=hint)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from headtool.causal.model import CausalModel, Individual
 from headtool.causal.numbers import Piece
+from headtool.causal.settings import Asked
 from headtool.causal.tokens import NumberTokenizer
 from headtool.errors import HeadtoolError
-
-Mode = Literal["standard", "causal", "compatible"]
-Shared = Literal["none", "individual", "noise"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How to infer. shared: the same draw for all positions of a sequence, of the individual or of the noise (mode causal)."""
-
-    mode: Mode = "standard"
-    interval: float = 0.95
-    new_tokens: int = 1
-    number: bool = False  # the number, whatever the most likely token
-    shared: Shared = "none"
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.9
-    seed: int = 42
 
 
 @dataclass(frozen=True)

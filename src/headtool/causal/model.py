@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,28 +12,9 @@ from torch.nn import functional
 
 from headtool.causal import one_vs_rest
 from headtool.causal.laws import law
+from headtool.causal.settings import Settings
 from headtool.models.batches import IGNORED
 from headtool.models.language import Head, head_of
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a causal model is, beside its weights. plain: the baseline, the decoder's own head and a regression by L1."""
-
-    head: Literal["ovr", "softmax"] = "ovr"
-    distribution: Literal["cauchy", "normal"] = "cauchy"
-    causal_dim: int | None = None  # None: the width of the decoder
-    threshold: float = 0.0
-    reg_weight: float = 1.0
-    gate_alpha: float = 0.0
-    gamma0: float = 10.0
-    b_noise: float = 0.1
-    number_encoding: Literal["log", "linear"] = "log"
-    ovr_reduction: Literal["sum", "mean"] = "sum"
-    negatives: int | None = None
-    centre: float = 0.0  # regression is of (value - centre) / unit
-    unit: float = 1.0
-    plain: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from headtool import options as opt
 from headtool.causal import sources
 from headtool.causal.course import Data
-from headtool.causal.model import Settings
 from headtool.causal.rows import Rows
+from headtool.causal.settings import Settings
 from headtool.causal.tokens import NumberTokenizer, median_and_spread
 from headtool.errors import HeadtoolError
 

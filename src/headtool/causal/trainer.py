@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,27 +12,12 @@ from safetensors.torch import load_model, save_model
 
 from headtool.causal.model import CausalModel
 from headtool.causal.rows import Rows, collate
-from headtool.errors import HeadtoolError
 from headtool.training import loop
 from headtool.training.loop import Recipe
 
 WEIGHTS = "model.safetensors"
 LOGGED = ("loss_cls", "loss_reg", "loc_u", "scale_u", "sum_p", "accuracy_ovr", "accuracy_softmax")  # beside the loss
 SAMPLE = 64  # positions of a logged step whose scores are looked at
-SINKS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}  # of --report-to, and what each needs
-
-
-def sinks(asked: str | None) -> list[str]:
-    """The names in --report-to. Raises HeadtoolError for one that is not known, or that is not installed."""
-    names = [name.strip() for name in (asked or "none").split(",") if name.strip() and name.strip() != "none"]
-    for name in names:
-        if name not in SINKS:
-            raise HeadtoolError(
-                f"--report-to {name}: not one of none, {', '.join(SINKS)}", hint="tables/training has it all"
-            )
-        if not any(importlib.util.find_spec(package) for package in SINKS[name]):
-            raise HeadtoolError(f"--report-to {name}: it is not installed", hint=f"pip install {SINKS[name][0]}")
-    return names
 
 
 def make(

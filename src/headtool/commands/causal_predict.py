@@ -16,7 +16,7 @@ from headtool.errors import HeadtoolError
 if TYPE_CHECKING:
     import polars as pl
 
-    from headtool.causal.inference import Asked
+    from headtool.causal.settings import Asked
 
 GROUP = "Inference"
 Where = Annotated[
@@ -82,15 +82,13 @@ def command(
     Prints a table, tab-separated when piped: text, step, token, p, p_number, and of a number its value, low and high.
     With --json one object a line. From Python it returns the table, a Polars frame.
     """
-    from headtool.causal import folder, inference
-    from headtool.causal.rows import SEPARATOR
-    from headtool.models.devices import pick_double
-    from headtool.models.locate import locate
+    from headtool.causal.place import model_folder
+    from headtool.causal.settings import Asked
 
     console = Console(quiet=quiet, verbose=verbose, json=json)
-    ask = inference.Asked(mode, interval, new_tokens, number, shared, temperature, top_k, top_p, seed)
+    ask = Asked(mode, interval, new_tokens, number, shared, temperature, top_k, top_p, seed)
     _check(ask)
-    found = folder.model_folder(Path(run))
+    found = model_folder(Path(run))
     texts = text or _stdin()
     if not any(each.strip() for each in texts):
         raise HeadtoolError("there is no text", hint="give texts as arguments, or one a line on stdin")
@@ -99,6 +97,12 @@ def command(
             each.encode()
         except UnicodeEncodeError as error:
             raise HeadtoolError(f"{each[:60]!r}: the text is not valid Unicode", hint="convert it to UTF-8") from error
+    with console.waiting("importing torch and transformers"):
+        from headtool.causal import folder
+        from headtool.causal.rows import SEPARATOR
+        from headtool.models.devices import pick_double
+        from headtool.models.locate import locate
+
     model, tokens = folder.open_causal(locate(str(found)), device=str(pick_double(device)), threads=threads)
     if model.settings.plain:
         raise HeadtoolError(f"{found}: the plain baseline has no distribution", hint="give a model of causal-train")

@@ -24,7 +24,7 @@ from headtool.console import Console
 from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
-    from headtool.causal.model import Settings
+    from headtool.causal.settings import Settings
     from headtool.causal.sources import Sources
     from headtool.models.locate import Located
     from headtool.record.run import Run
@@ -175,7 +175,7 @@ def command(
     directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
-    from headtool.causal import experiments, numbers, sources, trainer
+    from headtool.causal import experiments, numbers, settings, sources
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.session import carry_out
@@ -189,7 +189,7 @@ def command(
         idle, why = ("examples", "is of made data sets, and changes nothing here")
     for note in opt.harmless(command, arguments, (idle,), why):
         console.note(note)
-    ask.report_to = trainer.sinks(report_to)
+    ask.report_to = settings.sinks(report_to)
     ask.number_pattern = numbers.pattern(number_pattern)
     asked = experiments.named(experiment)
     sides = sources.settle(data, eval, text_field, value_field, task, asked.sets)
@@ -203,6 +203,7 @@ def command(
         label=located.label,
         console=console,
         share=share,
+        slow=("headtool.causal.prepare",),
         work=lambda run: _run(run, located, sides, ask),
     )
 

@@ -168,6 +168,7 @@ def command(
         label=located.label,
         console=console,
         share=share,
+        slow=("headtool.training.course",),
         work=lambda run: _run(run, located, sides, adapters, ask),
     )
 

@@ -243,6 +243,10 @@ def command(
         label=located.label,
         console=console,
         share=share,
+        slow=(
+            "headtool.faults.prepare",
+            "headtool.faults.course",
+        ),
         work=lambda run: _run(run, located, ask),
     )
 

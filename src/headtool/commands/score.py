@@ -196,6 +196,10 @@ def command(
         label=located.label,
         console=console,
         share=share,
+        slow=(
+            "headtool.models.open",
+            "headtool.scores.passes",
+        ),
         work=lambda run: _run(run, located, names, ask),
     )
 

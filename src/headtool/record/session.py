@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ def carry_out(
     console: Console,
     share: Share,
     work: Callable[[Run], Path],
+    slow: Sequence[str] = (),
 ) -> Path:
     """Do the work in the directory of its run (which is returned), or say where it is done already.
 
-    Of the arguments, out, force and dry_run are those of every command. Raises HeadtoolError as Run.start and work do.
+    Of the arguments, out, force and dry_run are those of every command. slow are modules that the work needs and that
+    take seconds to import: that is a phase of its own. Raises HeadtoolError as Run.start and work do.
     """
     out, dry = arguments["out"], arguments["dry_run"]
     with Run.start(
@@ -37,6 +40,10 @@ def carry_out(
         if run.done and not dry:
             console.note(f"done already{_by_others(run)}; --force does it again")
             return run.announce()
+        if slow:
+            with run.clock.phase("import"), console.waiting("importing torch and transformers"):
+                for name in slow:
+                    importlib.import_module(name)
         return work(run)
 
 
