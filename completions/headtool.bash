@@ -5,6 +5,7 @@ _headtool_completion() {
     COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" \
                    COMP_CWORD=$COMP_CWORD \
                    _HEADTOOL_COMPLETE=complete_bash $1 ) )
+    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace
     return 0
 }
 
