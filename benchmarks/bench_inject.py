@@ -86,9 +86,9 @@ def faults_of(adapter, tested, seeds: int, site: str = "q,k,v,scores,weights,out
 
 
 def calibrated(adapter, tested):
-    from headtool.faults import calibration, guard
+    from headtool.faults import asked, calibration, guard
 
-    detectors, _ = guard.usable(adapter, guard.names_of(DETECTORS), kv_equal=False)
+    detectors, _ = guard.usable(adapter, asked.detectors(DETECTORS), kv_equal=False)
     seen = [
         calibration.clean(adapter, tested.batch(adapter, i), detectors, method=None, tolerance=None)
         for i in tested.calibration
@@ -235,12 +235,12 @@ def overhead(length: int, runs: int, threads: int) -> dict:
     """CPU seconds of all attention modules of the GPT-2 shape, eager and with `standard`, in turn."""
     import torch
 
-    from headtool.faults import guard
+    from headtool.faults import asked, guard
     from headtool.models import sites
 
     torch.set_num_threads(threads)
     adapter = build("gpt2")
-    detectors, _ = guard.usable(adapter, guard.names_of(DETECTORS), kv_equal=False)
+    detectors, _ = guard.usable(adapter, asked.detectors(DETECTORS), kv_equal=False)
     hidden = torch.randn(BATCH, length, adapter.geometry.width)
     attention = adapter.attention(0)
     times: dict[str, list[float]] = {"eager": [], "standard": []}

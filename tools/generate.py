@@ -40,7 +40,9 @@ def completion(shell: str) -> str:
     env = os.environ | {"_HEADTOOL_COMPLETE": f"source_{shell}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     if shell == "bash":  # no space after a folder: it may go on
-        return done.stdout.replace("    return 0", '    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace\n    return 0')
+        return done.stdout.replace(
+            "    return 0", "    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace\n    return 0"
+        )
     if shell == "fish":
         return done.stdout
     # Found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too.

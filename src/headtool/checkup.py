@@ -210,8 +210,10 @@ def _completion() -> Finding:
 
 def _parent() -> str:
     """The shell that started this process, where the environment names none, as in many containers."""
-    import shellingham
-
+    try:
+        import shellingham  # comes with Typer, which needs it for the same
+    except ImportError:
+        return ""
     try:
         return str(shellingham.detect_shell()[0])
     except shellingham.ShellDetectionFailure:

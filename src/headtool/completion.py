@@ -50,6 +50,11 @@ def complete_made(incomplete: str) -> list[str]:
     return of_list(tuple(synthetic.SETS), incomplete)
 
 
+def complete_runs(incomplete: str) -> list[str]:
+    """Finished runs of any command, and the folders on the way to them."""
+    return _runs(incomplete, None)
+
+
 def complete_scored(incomplete: str) -> list[str]:
     """Finished runs of score, and the folders on the way to them."""
     return _runs(incomplete, "score")
@@ -60,11 +65,11 @@ def complete_causal(incomplete: str) -> list[str]:
     return _runs(incomplete, "causal-train")
 
 
-def _runs(incomplete: str, command: str) -> list[str]:
+def _runs(incomplete: str, command: str | None) -> list[str]:
     def fits(folder: Path) -> bool:
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            return bool(manifest["command"] == command and manifest["status"] == "done")
+            return bool(command in (None, manifest["command"]) and manifest["status"] == "done")
         except (OSError, ValueError, RecursionError, TypeError, KeyError):
             return False
 

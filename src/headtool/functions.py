@@ -26,11 +26,13 @@ def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
             bound = inspect.signature(command).bind(*args, **given)
         except TypeError as error:
             raise TypeError(f"headtool.{name}(): {error}") from None
+        if bound.arguments.get("config") is not None:
+            raise HeadtoolError("config is of the command line", hint="give its names and values as arguments")
         for argument, value in bound.arguments.items():
             try:
                 bound.arguments[argument] = _taken(hints[argument], value)
             except ValueError as wanted:
-                hint = f"help(headtool.{name}) shows the values"
+                hint = f"headtool {name.replace('_', '-')} --help shows the values"
                 raise HeadtoolError(f"{argument}={value!r}: not {wanted}", hint=hint) from None
         return command(*bound.args, **bound.kwargs)
 
@@ -61,10 +63,14 @@ def _taken(hint: Any, value: Any) -> Any:
     fitting, what, made = KINDS[origin]
     if not isinstance(value, fitting) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(what)
-    for info in told if origin in (int, float) else ():
-        low, high = info.min, info.max
+    for info in told:
+        if info.parser is not None:
+            return info.parser(_text(value))
+        low, high = (info.min, info.max) if origin in (int, float) else (None, None)
         if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError(f"{what} from {low:g} to {high:g}")
+    if origin is list:
+        return [_taken(typing.get_args(kind)[0], item) for item in made(value)]
     return made(value)
 
 

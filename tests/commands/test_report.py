@@ -217,7 +217,7 @@ def test_a_config_names_the_runs(pairs, tmp_path, capsys):
 
 
 def test_runs_complete_to_directories(pairs, tmp_path):
-    from headtool.completion import complete_causal, complete_scored
+    from headtool.completion import complete_causal, complete_runs, complete_scored
 
     (tmp_path / "other").mkdir()
     (tmp_path / "file").write_text("")
@@ -229,6 +229,7 @@ def test_runs_complete_to_directories(pairs, tmp_path):
     assert complete_scored(f"{tmp_path}/") == [f"{tmp_path}/other/", f"{tmp_path}/run"]
     assert complete_scored(f"{tmp_path}/r") == [f"{tmp_path}/run"]
     assert complete_causal(f"{tmp_path}/") == [f"{tmp_path}/other/"]
+    assert complete_runs(f"{tmp_path}/") == [f"{tmp_path}/injected", f"{tmp_path}/other/", f"{tmp_path}/run"]
 
 
 def test_constant_columns_and_few_heads_are_null(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headtool.scores.adaptive import allotted, estimate, rounds, undecided
+from headtool.scores.adaptive import estimate, rounds, undecided
 from headtool.scores.certainty import bootstrap_estimates, bootstrap_means
 
 LAYERS, HEADS, EXAMPLES = 3, 5, 600
@@ -19,26 +19,6 @@ def population(seed: int, tails: str) -> tuple[np.ndarray, np.ndarray]:
     size = rng.exponential(1, (LAYERS, HEADS, 1)) + 0.1
     first = size * draw(shape)
     return first, 0.8 * first + size * rng.uniform(0.1, 0.6, (LAYERS, HEADS, 1)) * draw(shape) + 0.05
-
-
-def within(first, exact, share, seed, even=False):
-    """The rounds of a budget: a share of all ablations, each of which costs the same."""
-    order, before = np.random.default_rng(seed).permutation(EXAMPLES), 0
-    known, active = np.full(exact.shape, np.nan), np.ones(exact.shape[:2], bool)
-    room, left = EXAMPLES, share * exact.size
-    for wanted in rounds(EXAMPLES):
-        size = min(wanted, before + int(room))
-        if not active.any() or size < before + 16:
-            break
-        new = np.zeros(EXAMPLES, bool)
-        new[order[before:size]] = True
-        known = np.where(active[..., None] & new, exact, known)
-        left -= active.sum() * (size - before)
-        found, before = estimate(first, known, order), size
-        if not even:
-            active &= allotted(found, EXAMPLES, found.n.sum() + left) >= before + 16
-        room = left / max(active.sum(), 1)
-    return found
 
 
 def stopped(first, exact, error, top_k, seed):
@@ -73,40 +53,6 @@ def test_after_the_stop_the_intervals_hold_what_the_exhaustive_sweep_gives(tails
     assert 0.93 <= np.concatenate(held).mean() <= 0.97
     assert abs(np.concatenate(off).mean()) < 0.06  # no bias to speak of
     assert np.mean(n) < 0.6 * EXAMPLES  # and it did stop
-
-
-def test_a_budget_is_shared_by_what_first_order_leaves_open():
-    """The widest intervals are narrower than with as many examples for every head, at no more ablations; 95% still hold."""
-    held, wider = [], {True: [], False: []}
-    for seed in range(60):
-        first, exact = population(seed, "normal")
-        exact[0] = 0.8 * first[0] + 0.1 * (exact[0] - 0.8 * first[0])  # a layer that it tells well
-        truth, exhaustive = exact.mean(-1), exact.std(-1, ddof=1) / EXAMPLES**0.5
-        for even in (True, False):
-            found = within(first, exact, 0.3, 1000 + seed, even)
-            assert found.n.sum() <= 0.3 * exact.size
-            wider[even].append((found.se / exhaustive).max())
-            if not even:
-                held.append((found.low <= truth) & (truth <= found.high))
-    assert 0.93 <= np.mean(held) <= 0.97
-    assert np.mean(wider[False]) < 0.9 * np.mean(wider[True])
-
-
-def test_the_best_allotment():
-    """In proportion to what is left open, against a search over all allotments; never fewer than there are, nor more than all."""
-    first, exact = population(0, "normal")
-    order = np.arange(EXAMPLES)
-    found = estimate(first, np.where(np.arange(EXAMPLES) < 64, exact, np.nan), order)
-    best = allotted(found, EXAMPLES, 0.3 * exact.size)
-    assert best.sum() == pytest.approx(0.3 * exact.size)
-    assert (best >= 64).all()
-    assert (best <= EXAMPLES).all()
-    inside = (best > 64.01) & (best < EXAMPLES - 0.01)
-    assert inside.sum() > 2
-    assert np.ptp((best / found.unexplained)[inside]) < 1e-3
-    assert (found.unexplained[best <= 64.01] <= found.unexplained[inside].min()).all()
-    assert (allotted(found, EXAMPLES, 0) == 64).all()
-    assert (allotted(found, EXAMPLES, 2 * exact.size) == EXAMPLES).all()
 
 
 def test_all_examples_give_the_exhaustive_sweep():

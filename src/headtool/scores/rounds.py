@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,10 +51,12 @@ def sampled(
     by_time_alone = ask.ablate_error is None and top_k is None
     seconds, done, room = 0.0, 0, float(total)  # room: so many more examples may be begun
     for number, wanted in enumerate(rounds(total)):
-        size = min(wanted, done + int(room))
+        size = min(wanted, done + int(min(room, total)))
         if not active.any() or size < min(done + LEAST, wanted):
             break
-        share = whole.of(f"{whole.name}-round-{number:02d}", order[done:size], active)
+        share = whole.of(
+            f"{whole.name}-round-{number:02d}-{_decided(order[done:size], active)}", order[done:size], active
+        )
         _work(run, adapter, share, parts, f"round {number + 1}")
         part = share.merge(parts)
         for have, new in ((found[0], part.loss), (found[1], part.right)):
@@ -80,6 +83,13 @@ def sampled(
             "ablated before their intervals can be relied on"
         )
     return Sampled(Losses(base[0], base[1], found[0], found[1]), first, estimated)
+
+
+def _decided(examples: np.ndarray, active: np.ndarray) -> str:
+    """What a round sweeps, in its parts' names: a budget may decide otherwise where an earlier part had to be made again, or
+    as many processes as before are not there, and parts of another decision are not to be mixed in.
+    """
+    return hashlib.sha256(examples.astype("<i8").tobytes() + np.packbits(active).tobytes()).hexdigest()[:8]
 
 
 def _work(run: Run, adapter: Adapter, share: Ablation, parts: Path, told: str) -> None:

@@ -78,7 +78,8 @@ def inspect(given: str, ask: SimpleNamespace) -> Inspection:
         pairs = compare.pairs_of(items, theirs, layout)
         groups = compare.groups_of(pairs, attention)
     heads = attention if ask.heads else None
-    chunks = plan.chunks_of(items, heads if ask.wish.spectra else None, ask.wish.spectra)
+    light = not ask.wish.spectra and checkpoint.folder is not None
+    chunks = plan.chunks_of(items, heads if ask.wish.spectra else None, light)
     return Inspection(checkpoint, other, layout, items, attention, chunks, groups, notes, warnings)
 
 

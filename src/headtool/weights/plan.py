@@ -17,7 +17,8 @@ from headtool.weights.source import Checkpoint, Tensor
 
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")  # as configurations call their number
 CHUNKS = 256  # parts of a run, about
-LIGHT = 64 << 20  # bytes that a part of a run without spectra has at least: they take a twentieth of a second
+LIGHT = 64 << 20  # bytes of a part of a run without spectra, of files: they take a twentieth of a second
+FEW = 16  # parts that such a run has at least
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,14 @@ def attention_of(checkpoint: Checkpoint, layout: Layout | None, items: list[Item
     return Attention(layout, geometry, layers), ""
 
 
-def chunks_of(items: list[Item], attention: Attention | None, spectra: bool) -> list[Chunk]:
+def chunks_of(items: list[Item], attention: Attention | None, light: bool) -> list[Chunk]:
     """The items in groups of about a 256th of the bytes, in the order of the files; a layer's projections stay together.
 
-    Without spectra a group has more, or writing its part would cost a tenth of what it holds.
+    A light one, without spectra and from files, has more, or writing its part would cost a tenth of what it holds.
     """
+    least = min(LIGHT, sum(item.bytes for item in items) // FEW) if light else 0
     owner = owners(attention)
-    made = grouped(items, lambda item: owner.get(item.name, item.name), 0 if spectra else LIGHT)
+    made = grouped(items, lambda item: owner.get(item.name, item.name), least)
     return [Chunk(n, tuple(held), tuple(k for k in keys if isinstance(k, int))) for n, (keys, held) in enumerate(made)]
 
 
