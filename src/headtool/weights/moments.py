@@ -39,7 +39,7 @@ class Moments:
     row: float = 0.0  # largest sum of squares of a row
     column: float = 0.0  # largest sum of squares of a column
     columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
-    _space: dict[np.dtype, np.ndarray] = field(default_factory=dict)
+    _space: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def add(self, piece: np.ndarray) -> None:
         """Take in a piece, which is left as it is."""
@@ -69,16 +69,14 @@ class Moments:
         if not plain or self.zero_eps < TINY or float(np.minimum.reduce(squares, None)) <= near:
             self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
         flat, flat2 = shifted.ravel(), squares.ravel()
-        if self.sides == "rows":
-            by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
-            self.row = max(self.row, float(by_row.max()))
-            second = float(by_row.sum(dtype=np.float64))
-        elif self.sides == "columns":
+        if self.sides == "columns":
             by_column = ones[: x.shape[0]] @ squares
             self.columns = self.columns + by_column.astype(np.float64)
             second = float(by_column.sum(dtype=np.float64))
-        else:
-            second = float(flat @ flat)
+        else:  # as sums of rows it is exact to two more digits than as one product of all with all
+            by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
+            self.row = max(self.row, float(by_row.max()))
+            second = float(by_row.sum(dtype=np.float64))
         # Rows times the same few ones: half the memory that a product with as many ones as values goes through.
         first = float((shifted @ ones[: x.shape[1]]).sum(dtype=np.float64))
         for i, more in enumerate((first, second, float(flat2 @ flat), float(flat2 @ flat2))):
@@ -92,10 +90,10 @@ class Moments:
     def _room(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Room for the squares of a piece, and ones to sum its rows and columns with; kept from piece to piece."""
         longest = max(x.shape)
-        room = self._space.get(x.dtype)
-        if room is None or room.size < x.size + longest:
-            room = self._space[x.dtype] = np.ones(x.size + longest, x.dtype)
-        return room[: x.size].reshape(x.shape), room[-longest:]
+        squares, ones = self._space.get(x.dtype, (np.empty(0), np.empty(0)))
+        if squares.size < x.size or ones.size < longest:
+            squares, ones = self._space[x.dtype] = np.empty(x.size, x.dtype), np.ones(longest, x.dtype)
+        return squares[: x.size].reshape(x.shape), ones
 
     @property
     def mean(self) -> float:
