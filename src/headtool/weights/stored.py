@@ -48,7 +48,11 @@ class Stored:
             part, values = codes[: count - start], wide[: count - start]
             self._read(start * size, _bytes(part))
             self._widen_anyhow(part, values)
-            seen(values.reshape(-1, LINE if len(part) % LINE == 0 else len(part)))
+            lines = len(part) // LINE * LINE
+            if lines:
+                seen(values[:lines].reshape(-1, LINE))
+            if lines < len(part):
+                seen(values[lines:].reshape(1, -1))
 
     def codes(self, rows: slice, cols: slice) -> Iterator[tuple[int, np.ndarray]]:
         """Cache-sized pieces of a block as stored: (row within the block, codes). A piece is gone with the next."""
