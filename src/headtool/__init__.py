@@ -1,6 +1,7 @@
 """headtool: study the attention heads of transformer models.
 
-Every command is a function here too: headtool.score("demo") returns the path of its run directory.
+Every command is a function here too: headtool.score("demo") returns the path of its run directory. What is refused or fails
+raises headtool.HeadtoolError, whose hint says what to do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from headtool.commands.inspect_weights import command as inspect_weights
     from headtool.commands.report import command as report
     from headtool.commands.score import command as score
+    from headtool.errors import HeadtoolError as HeadtoolError
 
 
 def __dir__() -> list[str]:
@@ -37,4 +39,8 @@ def __getattr__(name: str) -> Any:
         made = function(importlib.import_module(f"headtool.commands.{name}").command, name)
         globals()[name] = made
         return made
+    if name == "HeadtoolError":
+        from headtool.errors import HeadtoolError
+
+        return HeadtoolError
     raise AttributeError(f"module 'headtool' has no attribute {name!r}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
 )  # fmt: skip
+GOES_ON = ("download", "inspect-weights", "score", "finetune", "inject", "causal-train", "report")  # when called again
 
 
 def module_of(command: str) -> str:
@@ -195,7 +196,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _stopped(code: int) -> str:
     how = "interrupted" if code == INTERRUPTED else "terminated"
-    return f"headtool: {how}; the same command goes on where it stopped"
+    command = next(iter(sys.argv[1:]), "")
+    if command not in GOES_ON or {"--help", "-h", "--dry-run"} & set(sys.argv):
+        return f"headtool: {how}"
+    where = "from its last checkpoint" if command in ("finetune", "causal-train") else "where it stopped"
+    return f"headtool: {how}; the same command goes on {where}"
 
 
 def _settle_streams() -> None:

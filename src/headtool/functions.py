@@ -15,6 +15,11 @@ from typing import Annotated, Any, Literal
 
 from headtool.errors import HeadtoolError
 
+FLAGS = (
+    "The arguments are the flags, which `headtool {} --help` explains; a list stands for one with commas. "
+    "Raises headtool.HeadtoolError."
+)
+
 
 def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The command under a name, with its doc as plain text. Raises HeadtoolError for a value that no flag would take."""
@@ -37,7 +42,7 @@ def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
         return command(*bound.args, **bound.kwargs)
 
     run.__name__ = run.__qualname__ = name
-    run.__doc__ = doc(command)
+    run.__doc__ = f"{doc(command)}\n\n{FLAGS.format(name.replace('_', '-'))}"
     return run
 
 

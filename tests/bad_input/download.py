@@ -17,5 +17,5 @@ CASES = (
     case(f"download {TINY} --include ''", "--include is empty"),
     case(f"download {TINY} --out ''", "--out is empty"),
     case(f"download {TINY} --out file", f"{TINY}: not a directory: ...", "`file` is a file", file("file", "x"), hub=True),
-    case(f"download {TINY}", f"{TINY}: the hub cannot be reached and the files are not in the cache", "offline", code=1),
+    case(f"download {TINY}", f"{TINY}: HF_HUB_OFFLINE is set and the files are not in the cache", "offline", code=1),
 )  # fmt: skip

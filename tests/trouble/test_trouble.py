@@ -192,7 +192,8 @@ def test_a_signal(stage, tmp_path, job, number):
     process.send(number)
     assert process.wait() == 128 + number, process.err
     assert "Traceback" not in process.err
-    assert process.err.splitlines()[-1].endswith("the same command goes on where it stopped")
+    assert process.err.splitlines()[-1].startswith("headtool: ")
+    assert "; the same command goes on " in process.err.splitlines()[-1]
     assert process.out == ""
     stage.finish(job, tmp_path / "run")
 

@@ -64,7 +64,7 @@ def submodule(root: Any, path: str) -> Any:
     except AttributeError as error:
         raise HeadtoolError(
             f"the model has no module '{path}' where its family has one",
-            hint="it may be another family's: see --family",
+            hint="it may be another family's: give another --family, or leave it out",
         ) from error
 
 
@@ -112,7 +112,8 @@ def fit(layout: Layout, heads: int, inner: int, k_rows: int) -> tuple[int, int]:
     """
     if inner % heads:
         raise HeadtoolError(
-            f"the output projection takes {inner} features, which {heads} heads cannot share", hint="see --family"
+            f"the output projection takes {inner} features, which {heads} heads cannot share",
+            hint="give another --family, or leave it out",
         )
     head_dim = inner // heads
     kv_heads = (k_rows // head_dim - heads) // 2 if layout.qkv else k_rows // head_dim
@@ -123,7 +124,8 @@ def fit(layout: Layout, heads: int, inner: int, k_rows: int) -> tuple[int, int]:
     )
     if not fits:
         raise HeadtoolError(
-            f"a key projection of {k_rows} rows does not fit {heads} heads of {head_dim}", hint="see --family"
+            f"a key projection of {k_rows} rows does not fit {heads} heads of {head_dim}",
+            hint="give another --family, or leave it out",
         )
     return kv_heads, head_dim
 

@@ -116,12 +116,13 @@ def undecided(found: Estimate, error: float, top_k: int | None) -> np.ndarray:
 
     Effects with a long tail, of which a sample may hold nothing, need more examples before their interval is believed.
     """
-    wide = ((found.high - found.low) / 2 > error) | (found.n < found.enough)
+    doubtful = found.n < found.enough
+    wide = (found.high - found.low) / 2 > error
     if top_k is None or top_k >= found.I.size:
-        return wide
+        return wide | doubtful
     falling = np.sort(found.I, axis=None)[::-1]
     border = (falling[top_k - 1] + falling[top_k]) / 2
-    return wide & (found.low <= border) & (border <= found.high)
+    return doubtful | (wide & (found.low <= border) & (border <= found.high))
 
 
 def allotted(found: Estimate, total: int, ablations: float) -> np.ndarray:

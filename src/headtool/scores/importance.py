@@ -21,6 +21,7 @@ from headtool.scores.gradient import Gradients
 from headtool.scores.rounds import Sampled
 from headtool.scores.update import Update
 
+FEW = 20  # examples below which a bootstrap interval is much too narrow: of a normal mean 92% at 20, 84% at 5
 VERIFIED = 4  # examples that are ablated again the naive way
 
 

@@ -79,6 +79,10 @@ def write(
     sure = None
     if "ablation" in found:
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
+        if own["n"][0] < importance.FEW:
+            run.console.warn(
+                f"{own['n'][0]} examples are few: intervals and ranks from bootstrap samples of them look surer than they are"
+            )
         frames["importance"] = keys | own
         frames["losses"] = importance.example_columns(found["ablation"], run.manifest["data"].pop("loss_rows"))
         joined |= {name: values for name, values in own.items() if name not in TAKEN}

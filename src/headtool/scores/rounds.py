@@ -76,13 +76,23 @@ def sampled(
                 best = allotted(estimated, total, estimated.n.sum() + affordable)
                 active &= best >= min(done + LEAST, total)
             room = affordable / max(active.sum(), 1)
-    doubtful = int((estimated.n < estimated.enough).sum())
+    made, doubtful = int(estimated.n.sum()), int((estimated.n < estimated.enough).sum())
+    run.console.note(f"{_reached(estimated, ask)}, by {made:,} of {active.size * total:,} ablations")
     if doubtful:
         run.console.warn(
             f"{doubtful} of {active.size} heads have effects that sit in a few examples: more examples would have to be "
             "ablated before their intervals can be relied on"
         )
     return Sampled(Losses(base[0], base[1], found[0], found[1]), first, estimated)
+
+
+def _reached(found: Estimate, ask: SimpleNamespace) -> str:
+    """How well I is known, in the words of the flag that asked for it."""
+    half = (found.high - found.low) / 2
+    if ask.ablate_error is None:
+        return f"I is known to +-{float(half.max()):.2g} (95%) or better, as all these examples would give it"
+    close = int((half <= ask.ablate_error).sum())
+    return f"I is known to +-{ask.ablate_error:g} (95%), as all these examples would give it, of {close} of {half.size} heads"
 
 
 def _decided(examples: np.ndarray, active: np.ndarray) -> str:
