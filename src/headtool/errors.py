@@ -49,7 +49,7 @@ FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
     ("LocalEntryNotFoundError", "traffic has been disabled", "HF_HUB_OFFLINE is set and the files are not in the cache", "unset it, or give a local folder", 1),
     ("LocalEntryNotFoundError", "", "the hub cannot be reached and the files are not in the cache", "check the network or HF_ENDPOINT, or give a local folder", 1),
     ("ConnectError", "", "the hub cannot be reached", "check the network or HF_ENDPOINT, or give a local folder", 1),
-    ("ConnectionError", "OfflineMode", "HF_HUB_OFFLINE is set and the rows are not in the cache", "unset it, or give a file with --data", 1),
+    ("ConnectionError", "OfflineMode", "HF_HUB_OFFLINE is set and the rows are not in the cache", "unset it, or give a file of rows", 1),
     ("ConnectionError", "", "the hub cannot be reached", "check the network or HF_ENDPOINT, or give a local folder", 1),
     ("HFValidationError", "", "no hub id: {e}", "for example Qwen/Qwen3-0.6B", 2),
     ("OSError", "Consistency check failed", "a file arrived cut short", "run the same command again: what is whole is kept", 1),
