@@ -183,3 +183,20 @@ def test_the_best_allotment():
         assert (found.unexplained.ravel() ** 2 / other).sum() >= least * (1 - 1e-9)
     assert (allotted(found, EXAMPLES, 0) == 64).all()
     assert (allotted(found, EXAMPLES, 2 * exact.size) == EXAMPLES).all()
+
+
+def test_a_place_is_decided_by_intervals_that_can_be_relied_on(tmp_path):
+    """A head whose effect sits in a few examples is not put outside the top k by a sample that has none of them."""
+    first, exact = of_many_kinds(4)
+    exact[2, 1] = np.where(np.arange(EXAMPLES) % 40 == 0, 200.0, 0.0)
+    first[2, 1] = 0.1 * first[2, 1]
+    found, said = go(tmp_path / "run", first, exact, ablate_error=0.05, ablate_until="top-k")
+    assert (found.estimate.n >= found.estimate.enough).all()
+    assert found.estimate.n[2, 1] == EXAMPLES
+    assert found.estimate.n.min() < EXAMPLES
+    close = int(((found.estimate.high - found.estimate.low) / 2 <= 0.05).sum())
+    made = f"{found.estimate.n.sum():,} of 9,000 ablations"
+    assert (
+        said[-1]
+        == f"I is known to +-0.05 (95%), as all these examples would give it, of {close} of 15 heads, by {made}"
+    )
