@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
 )  # fmt: skip
-GOES_ON = ("download", "inspect-weights", "score", "finetune", "inject", "causal-train", "report")  # when called again
+GOES_ON = ("download", "inspect-weights", "score", "finetune", "inject", "causal-train")  # when called again
 
 
 def module_of(command: str) -> str:

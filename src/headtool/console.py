@@ -128,14 +128,14 @@ class Console:
             yield _plain_progress(what, total, done, unit, sys.stderr)
 
     @contextlib.contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """On a terminal, what is waited for, for as long as it takes."""
+    def importing(self) -> Iterator[None]:
+        """On a terminal, that torch and transformers are waited for, for as long as they take."""
         if not self.talks or not sys.stderr.isatty():
             yield
             return
         from rich.console import Console as Rich
 
-        with Rich(file=sys.stderr).status(what):
+        with Rich(file=sys.stderr).status("importing torch and transformers"):
             yield
 
     def _record(self, text: str) -> None:

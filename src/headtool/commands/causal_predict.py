@@ -97,7 +97,7 @@ def command(
             each.encode()
         except UnicodeEncodeError as error:
             raise HeadtoolError(f"{each[:60]!r}: the text is not valid Unicode", hint="convert it to UTF-8") from error
-    with console.waiting("importing torch and transformers"):
+    with console.importing():
         from headtool.causal import folder
         from headtool.causal.rows import SEPARATOR
         from headtool.models.devices import pick_double

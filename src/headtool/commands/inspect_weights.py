@@ -181,7 +181,7 @@ def command(
 def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
     """Examine what is missing, and, where that completes the set, merge and write."""
     from headtool.record.files import read_part, write_part
-    from headtool.weights import outcome
+    from headtool.weights import outcome, summary
     from headtool.weights.inspection import do
     from headtool.weights.work import ROOM, Room, ready, spread
 
@@ -219,7 +219,7 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
             outcome.write(run, found, parts, ask)
             run.finish()
             if console.talks:
-                console.show(*outcome.summary(run, found))
+                console.show(*summary.closing(run, found))
     return run.announce()
 
 

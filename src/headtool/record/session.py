@@ -41,7 +41,7 @@ def carry_out(
             console.note(f"done already{_by_others(run)}; --force does it again")
             return run.announce()
         if slow:
-            with run.clock.phase("import"), console.waiting("importing torch and transformers"):
+            with run.clock.phase("import"), console.importing():
                 for name in slow:
                     importlib.import_module(name)
         return work(run)
