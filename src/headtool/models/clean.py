@@ -31,9 +31,9 @@ class Clean:
         self.left: list[torch.Tensor] = []  # the hidden state that each block returned
         self.leaving: list[Any] = []  # what else each block returned
         self.heads: list[torch.Tensor] = []  # the heads' outputs side by side, the input of W_O
+        self.written: list[torch.Tensor] = []  # what W_O made of them
         self.attention: list[Any] = []  # what each attention module returned
         self.shortcut: list[str] = []  # how the attention module can be skipped: its output is "heads", "out", or ""
-        self._written: list[torch.Tensor] = []  # what W_O made of the heads
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -53,9 +53,8 @@ class Clean:
             yield
         for layer, shortcut in enumerate(self.shortcut):
             returned = first(self.attention[layer])
-            if shortcut != "heads" and returned is not self._written[layer]:
+            if shortcut != "heads" and returned is not self.written[layer]:
                 self.shortcut[layer] = ""  # more is done inside the module than its output projection
-        self._written.clear()
 
     @contextlib.contextmanager
     def resumed(self, layer: int, hidden: torch.Tensor) -> Iterator[None]:
@@ -72,26 +71,16 @@ class Clean:
             yield
 
     @contextlib.contextmanager
-    def giving(self, layer: int, z: torch.Tensor) -> Iterator[None]:
-        """Let a layer's heads put out z (batch, position, head x head_dim); its attention is skipped where it can be."""
-        out, returned = self.adapter.out(layer), self.attention[layer]
+    def writing(self, layer: int, y: torch.Tensor) -> Iterator[None]:
+        """Let a layer's output projection give y (batch, position, width); its attention is skipped where it can be."""
+        returned = self.attention[layer]
         others = () if isinstance(returned, torch.Tensor) else tuple(None for _ in returned[1:])
-
-        def whole(found: torch.Tensor) -> Any:
-            return found if isinstance(returned, torch.Tensor) else (found, *others)
-
-        if self.shortcut[layer] == "heads":
-            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(z)):
-                yield
-        elif self.shortcut[layer] == "out":
-            with instead(self.adapter.attention(layer), lambda *args, **kwargs: whole(out(z))):
-                yield
-        else:
-            handle = out.register_forward_pre_hook(lambda module, args: (z, *args[1:]))
-            try:
-                yield
-            finally:
-                handle.remove()
+        whole = y if isinstance(returned, torch.Tensor) else (y, *others)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(instead(self.adapter.out(layer), lambda *args, **kwargs: y))
+            if self.shortcut[layer]:
+                stack.enter_context(instead(self.adapter.attention(layer), lambda *args, **kwargs: whole))
+            yield
 
     def _pass_through(self, layer: int) -> Callable[..., Any]:
         others = self.leaving[layer]
@@ -114,7 +103,7 @@ class Clean:
         before = len(self.attention) == layer + 1  # the attention module is done: its output is what W_O takes
         same = before and first(self.attention[layer]) is args[0]
         self.shortcut.append("heads" if same else "out")
-        self._written.append(output)
+        self.written.append(output)
 
 
 def first(output: Any) -> torch.Tensor:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from headtool.models import heads as geometry
-from headtool.models import hooks
+from headtool.models import hooks, sites
+from headtool.models.attention import Call, ordinary
 from headtool.models.batches import Batch
 from headtool.models.clean import Clean, fused
 from headtool.models.losses import losses
@@ -52,20 +54,32 @@ class Sweep:
         with contextlib.ExitStack() as stack:
             stack.enter_context(fused(self.adapter))
             stack.enter_context(self.clean.resumed(layer, _stack(self.clean.entering[layer], n)))
-            stack.enter_context(self.clean.giving(layer, self._ablated(layer, heads)))
+            stack.enter_context(self.clean.writing(layer, self._written(layer, heads)))
             if self.read is not None:
                 stack.enter_context(self._cut(n, ablated=layer == self.adapter.geometry.layers - 1))
             loss, right = losses(self.adapter, batch, self.adapter.forward(batch))
         return loss.view(n, size), right.view(n, size)
 
-    def _ablated(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
-        """The heads' outputs of a layer, once with each of the named heads ablated."""
-        g = self.adapter.geometry
-        z = _stack(self.clean.heads[layer], len(heads)).unflatten(-1, (g.heads, g.head_dim)).clone()
-        by_copy = z.unflatten(0, (len(heads), -1))
+    def _written(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
+        """What the output projection makes of a layer's heads, once with each of the named ones ablated.
+
+        W_O is linear: what was recorded, less what the head wrote, plus what its reference writes.
+        """
+        g, out = self.adapter.geometry, self.adapter.out(layer)
+        written, z = self.clean.written[layer], self.clean.heads[layer].unflatten(-1, (g.heads, g.head_dim))
+        named = torch.tensor(heads, device=z.device)
+        change = -z.index_select(2, named)
+        if self.reference is not None:
+            change = change + self.reference[layer].index_select(2, named).to(z)
+        if out.weight.dtype == z.dtype:
+            change = change.movedim(2, 0).flatten(1, 2)  # (named, batch x position, head_dim)
+            weight = self.adapter.out_weight(layer).index_select(0, named)
+            new = torch.baddbmm(written.flatten(0, 1).expand(len(heads), -1, -1), change, weight)
+            return new.view(-1, *written.shape[1:])
+        each = z.expand(len(heads), *z.shape).clone()  # quantised: no head's slice of W_O can be read
         for copy, head in enumerate(heads):
-            by_copy[copy, :, :, head] = 0 if self.reference is None else self.reference[layer][:, :, head].to(z)
-        return z.flatten(-2)
+            each[copy, :, :, head] += change[:, :, copy]
+        return out(each.flatten(0, 1).flatten(-2))
 
     @contextlib.contextmanager
     def _cut(self, n: int, *, ablated: bool) -> Iterator[None]:
@@ -77,10 +91,16 @@ class Sweep:
         size, width = self.batch.ids.shape
         rows = (self.read + torch.arange(n, device=self.read.device)[:, None] * size * width).flatten()
         layout, block = self.adapter.layout, self.adapter.block(self.adapter.geometry.layers - 1)
-        chains = [(layout.out,), layout.ffn]
-        if layout.query is not None and layout.interface and not ablated:  # DeBERTa asks it about distances as well
+        chains = [layout.ffn] if ablated else [(layout.out,), layout.ffn]
+        attends = layout.interface and not ablated  # DeBERTa asks its query about distances as well
+        if layout.query is not None and attends:
             chains.append((layout.query,))
         with contextlib.ExitStack() as stack:
+            if attends:
+                places = (self.read % width).unique()
+                if 2 * len(places) <= width:  # a causal kernel leaves out half of all rows by itself
+                    attention = self.adapter.attention(self.adapter.geometry.layers - 1)
+                    stack.enter_context(sites.handled(attention, _queries_at(places)))
             for chain in chains:
                 for path in chain:
                     module = geometry.submodule(block, path)
@@ -88,6 +108,21 @@ class Sweep:
                     if path == chain[-1]:
                         stack.callback(module.register_forward_hook(_scatter(rows, n * size, width)).remove)
             yield
+
+
+def _queries_at(places: torch.Tensor) -> Any:
+    """An attention function that leaves zeros at all positions but some."""
+
+    def attend(call: Call) -> torch.Tensor:
+        at = places.to(call.query.device)
+        mask = None if call.mask is None and not call.causal else call.visible()[:, :, at]
+        some = ordinary(replace(call, query=call.query[:, :, at], mask=mask, causal=False))
+        batch, heads, length, _ = call.query.shape
+        output = some.new_zeros(batch, length, heads, some.shape[-1])
+        output[:, at] = some
+        return output
+
+    return attend
 
 
 def _gather(rows: torch.Tensor, total: int) -> Any:

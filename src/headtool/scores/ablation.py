@@ -71,12 +71,13 @@ class Ablation:
         self.adapter, self.examples, self.mode, self.rows, self.seed = adapter, examples, mode, rows, seed
         self.batches = examples.buckets(rows)
         self.active = np.ones((adapter.geometry.layers, adapter.geometry.heads), bool)
+        self._last: tuple[np.ndarray, sweep.Sweep | Plain] | None = None
 
     def of(self, name: str, some: np.ndarray, active: np.ndarray) -> Ablation:
         """The sweep of some heads over some examples, under a name of its own; what was found out is shared."""
         part = copy.copy(self)
         part.__dict__.pop("groups", None)
-        part.name, part.active, part.batches = name, active, self.examples.buckets(self.rows, some)
+        part.name, part.active, part.batches, part._last = name, active, self.examples.buckets(self.rows, some), None
         return part
 
     @cached_property
@@ -104,14 +105,13 @@ class Ablation:
         done, started = 0, time.perf_counter()
         for bucket in buckets:
             at = slice(done, done + len(bucket))
-            batch = self.examples.batch(bucket).to(adapter.device)
-            recorded = self.engine(adapter, batch, self.reference(batch), reads(batch, self.pooling))
+            recorded = self._record(bucket)
             base[:, at] = _numbers(recorded.loss, recorded.right)
-            stacked = max(1, self.rows // batch.ids.numel())
+            stacked = max(1, self.rows // recorded.batch.ids.numel())
             for i, layer in enumerate(layers):
                 wanted = np.flatnonzero(self.active[layer])
-                for start in range(0, len(wanted), stacked):
-                    some = wanted[start : start + stacked]
+                passes = -(-len(wanted) // stacked)
+                for some in np.array_split(wanted, passes) if passes else ():
                     found[:, i, some, at] = _numbers(*recorded.without(layer, some.tolist()))
             done = at.stop
         _finite(base, found[:, self.active[layers]])
@@ -131,6 +131,14 @@ class Ablation:
                 found[:, layer, :, part["index"]] = each.transpose(2, 0, 1)
             base[:, part["index"]] = part["base"]
         return Losses(base[0], base[1], found[0], found[1])
+
+    def _record(self, bucket: np.ndarray) -> sweep.Sweep | Plain:
+        """A bucket's clean pass, kept for the next part, which may be of further layers of the same bucket."""
+        if self._last is None or not np.array_equal(self._last[0], bucket):
+            self._last = None  # two in memory would be one too many
+            batch = self.examples.batch(bucket).to(self.adapter.device)
+            self._last = bucket, self.engine(self.adapter, batch, self.reference(batch), reads(batch, self.pooling))
+        return self._last[1]
 
     # -- how a model is swept: found out once a process -----------------------------------------------------------
 
@@ -240,14 +248,14 @@ def rows_of(adapter: Adapter, budget: int | None, longest: int) -> int:
     """How many positions a forward pass of the sweep may hold: by the kind of device, or by a budget in bytes.
 
     A position of a stacked variant is taken to need 12 vectors of the model's width, 4 of the feed-forward's, and
-    where the family keeps its attention maps, 6 rows of them a head; a recorded one 2 vectors a layer.
+    where the family keeps its attention maps, 6 rows of them a head; a recorded one 3 vectors a layer.
     """
     if budget is None:
         return ROWS.get(adapter.runs_on.type, ROWS_GPU)
     g, config = adapter.geometry, adapter.model.config
     inner = getattr(config, "intermediate_size", None) or 4 * g.width
     maps = 0 if adapter.layout.interface else 6 * g.heads * longest
-    each = (12 * g.width + 4 * inner + maps + 2 * g.layers * g.width) * adapter.dtype.itemsize
+    each = (12 * g.width + 4 * inner + maps + 3 * g.layers * g.width) * adapter.dtype.itemsize
     return max(1, budget // each)
 
 
