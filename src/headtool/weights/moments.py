@@ -72,13 +72,14 @@ class Moments:
         if self.sides == "columns":
             by_column = ones[: x.shape[0]] @ squares
             self.columns = self.columns + by_column.astype(np.float64)
-            second = float(by_column.sum(dtype=np.float64))
+            second = _total(by_column)
         else:  # as sums of rows it is exact to two more digits than as one product of all with all
             by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
-            self.row = max(self.row, float(by_row.max()))
-            second = float(by_row.sum(dtype=np.float64))
+            if self.sides:
+                self.row = max(self.row, float(by_row.max()))
+            second = _total(by_row)
         # Rows times the same few ones: half the memory that a product with as many ones as values goes through.
-        first = float((shifted @ ones[: x.shape[1]]).sum(dtype=np.float64))
+        first = _total(shifted @ ones[: x.shape[1]])
         for i, more in enumerate((first, second, float(flat2 @ flat), float(flat2 @ flat2))):
             self.sums[i] += more
 
@@ -136,6 +137,10 @@ class Moments:
             "abs_max": max(abs(self.low), abs(self.high)), "kurtosis": kurtosis, "sparsity": self.zeros / self.n,
             "fro_norm": float(root),
         }  # fmt: skip
+
+
+def _total(x: np.ndarray) -> float:
+    return float(np.add.reduce(x, dtype=np.float64))
 
 
 def again(first: Moments, pieces: Callable[[], Iterable[np.ndarray]]) -> Moments:
