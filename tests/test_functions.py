@@ -45,8 +45,17 @@ def test_what_no_flag_would_take(tmp_path, monkeypatch, command, given, says):
 
 
 def test_a_name_that_is_none():
-    with pytest.raises(TypeError, match=r"headtool.score\(\): .*'scors'"):
+    with pytest.raises(TypeError, match=r"headtool.score\(\): .*'scors'; did you mean 'scores'\?"):
         headtool.score("demo", scors="out")
+    with pytest.raises(TypeError, match=r"headtool.score\(\): .*'colour'$"):
+        headtool.score("demo", colour="red")
+
+
+def test_a_mapping_is_a_flag_for_each_name(tmp_path):
+    rows = [{"q": f"Which one is {word}?", "a": word} for word in ("red", "blue")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = headtool.score("demo", data=tmp_path / "rows.jsonl", scores="out", field={"text": "q"}, out=tmp_path / "run")
+    assert json.loads((run / "manifest.json").read_text())["arguments"]["field"] == ["text=q"]
 
 
 def test_values_are_as_a_shell_would_give_them(tmp_path):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "download", "inspect-weights", "score", "finetune", "inject", "causal-train", "causal-predict", "report", "doctor",
 )  # fmt: skip
+NEAR = 0.6  # likeness, from 0 to 1, from which a name may be meant by another
 GOES_ON = ("download", "inspect-weights", "score", "finetune", "inject", "causal-train")  # when called again
 
 
@@ -219,17 +220,22 @@ def _usage(error: typer.TyperException) -> int:
     first, *near = re.split(r" Did you mean | \(Possible options: ", message, maxsplit=1)
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "headtool"
-    hint = f"did you mean {_nearest(first, near[0].rstrip(')?'))}?" if near else f"'{path} --help' shows what there is"
+    nearest = _nearest(first, near[0].rstrip(")?")) if near else ""
+    hint = f"did you mean {nearest}?" if nearest else f"'{path} --help' shows what there is"
     _say(first[0].lower() + first[1:].rstrip("."), hint)
     return int(error.exit_code)
 
 
 def _nearest(message: str, names: str) -> str:
-    """Names that Typer found near to the last word of its message: the nearest first, and not those far behind it."""
+    """Names that Typer found near to the last word of its message: the nearest first, and not those far behind it, nor any
+    that only look alike by their dashes.
+    """
     wrong = message.split()[-1]
-    likeness = {name: difflib.SequenceMatcher(None, wrong, name).ratio() for name in names.split(", ")}
-    best = max(likeness.values())
-    return " or ".join(sorted((n for n in likeness if likeness[n] > best - 0.1), key=lambda n: -likeness[n]))
+    likeness = {
+        name: difflib.SequenceMatcher(None, wrong.strip("'-"), name.strip("'-")).ratio() for name in names.split(", ")
+    }
+    best = max(NEAR, *likeness.values())
+    return " or ".join(sorted((n for n in likeness if likeness[n] > max(NEAR, best - 0.1)), key=lambda n: -likeness[n]))
 
 
 def _say(message: str, hint: str) -> None:

@@ -19,8 +19,11 @@ def read(ctx: typer.Context, value: Path | None) -> Path | None:
         return value
     try:
         text = value.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise HeadtoolError(f"--config {value}: there is no such file", hint="give a TOML or YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise HeadtoolError(f"--config {value}: cannot be read", hint=str(error)) from error
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise HeadtoolError(f"--config {value}: cannot be read ({why})", hint="give a TOML or YAML file") from error
     try:
         if value.suffix == ".toml":
             import tomllib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import numbers
@@ -30,7 +31,10 @@ def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
         try:
             bound = inspect.signature(command).bind(*args, **given)
         except TypeError as error:
-            raise TypeError(f"headtool.{name}(): {error}") from None
+            strange = next((word for word in given if word not in hints), "")
+            close = difflib.get_close_matches(strange, list(hints), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"headtool.{name}(): {error}{meant}") from None
         if bound.arguments.get("config") is not None:
             raise HeadtoolError("config is of the command line", hint="give its names and values as arguments")
         for argument, value in bound.arguments.items():
@@ -84,15 +88,18 @@ def _text(value: Any) -> str:
     return ",".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
+def _listed(value: Any) -> list[Any]:
+    """What a flag that is given again and again stands for: a mapping is NAME=VALUE each time."""
+    if isinstance(value, dict):
+        return [f"{name}={_text(each)}" for name, each in value.items()]
+    return [*value] if isinstance(value, list | tuple) else [value]
+
+
 KINDS: dict[type, tuple[Any, str, Callable[[Any], Any]]] = {
     bool: (bool, "True or False", bool),
     int: (numbers.Integral, "a whole number", int),
     float: (numbers.Real, "a number", float),
     str: ((str, list, tuple, numbers.Real, os.PathLike), "a text", _text),
     Path: ((str, os.PathLike), "a path", Path),
-    list: (
-        (list, tuple, str, os.PathLike),
-        "a list",
-        lambda value: [*value] if isinstance(value, list | tuple) else [value],
-    ),
+    list: ((list, tuple, dict, str, os.PathLike), "a list", _listed),
 }

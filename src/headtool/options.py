@@ -120,6 +120,16 @@ def idle(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[
             raise HeadtoolError(f"--{name.replace('_', '-')} {why}", hint=hint)
 
 
+def within(command: Callable[..., Any], bounds: Sequence[tuple[str, Any, bool, str]]) -> None:
+    """Raise HeadtoolError for the first flag that is out of bounds: each has its value, whether it is good, and what it
+    should be.
+    """
+    for flag, value, good, wanted in bounds:
+        if not good:
+            example = default(command, flag.removeprefix("--").replace("-", "_"))
+            raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"for example {flag} {example}")
+
+
 def harmless(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str], why: str) -> list[str]:
     """The same as notes, where what is idle says how much is done, and a preset may well hold it."""
     return [f"--{name.replace('_', '-')} {why}" for name in names if given[name] != default(command, name)]

@@ -52,7 +52,7 @@ def not_numbers(at: Path) -> None:
 
 
 FLAGS = (
-    case("causal-predict run 'Say 7' --interval 1", "--interval 1.0: not a level between 0 and 1, for example 0.95"),
+    case("causal-predict run 'Say 7' --interval 1", "--interval 1.0: not a level between 0 and 1"),
     case("causal-predict run 'Say 7' --temperature 0", "--temperature 0.0: not a number above 0"),
     case("causal-predict run 'Say 7' --top-p 0", "--top-p 0.0: not a share above 0, at most 1"),
     case("causal-predict run 'Say 7' --shared noise", "--shared noise is of --mode causal"),

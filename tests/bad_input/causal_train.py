@@ -13,7 +13,7 @@ def of(given: str, line: str, *rows: object, more: str = " --value-field price",
 
 FLAGS = (
     case(f"{OUT} --epochs 0", "--epochs 0.0: not a number above 0, up to a million"),
-    case(f"{OUT} --lr nan", "--lr nan: not a number above 0, for example 1e-4"),
+    case(f"{OUT} --lr nan", "--lr nan: not a number above 0"),
     case(f"{OUT} --gamma0 0", "--gamma0 0.0: not a number above 0 and below 1e6"),
     case(f"{OUT} --gamma0 -1", "--gamma0 -1.0: not a number above 0 and below 1e6"),
     case(f"{OUT} --gate-alpha 1.5", "--gate-alpha 1.5: not a share from 0 to 1"),

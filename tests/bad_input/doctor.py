@@ -6,5 +6,5 @@ CASES = (
     case("doctor demo", "got unexpected extra argument..."),
     case("doctor --timeout 0", "invalid value for '--timeout': ..."),
     case("doctor --timeout soon", "invalid value for '--timeout': ..."),
-    case("doctor --config no.yaml", "--config no.yaml: cannot be read"),
+    case("doctor --config no.yaml", "--config no.yaml: there is no such file"),
 )

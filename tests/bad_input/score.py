@@ -84,8 +84,8 @@ MODELS = (
     case("score demo --device nonsense", "--device nonsense: it is not there"),
     case("score demo --device meta", "--device meta: nothing can be computed there"),
     case("score demo --scores update --init ./nothing", "./nothing: there is no such model folder"),
-    case("score demo --scores update --init demo-encoder", "...encoder has another tokenizer than ...decoder"),
-    case("score demo --scores update --init model", "model has another tokenizer than ...decoder", "a model with another tokenizer", model(of="demo-encoder")),
+    case("score demo --scores update --init demo-encoder", "demo-encoder has another tokenizer than demo"),
+    case("score demo --scores update --init model", "model has another tokenizer than demo", "a model with another tokenizer", model(of="demo-encoder")),
 )  # fmt: skip
 
 DATA = (

@@ -54,6 +54,7 @@ def test_a_run_leaves_what_the_docs_say(whole):
     for file in ("metrics.json", "run_config.json", "config.yaml", "run.log", "eval_subset.json"):
         assert (whole / file).stat().st_size > 0
     assert not (whole / "parts").exists()
+    assert not (whole / "figures").exists()  # it draws none
     assert table(whole, "training")["step"].to_list() == list(range(1, 13))
     evaluation = table(whole, "evaluation")
     assert evaluation["step"].to_list() == [0, 6, 12]

@@ -171,6 +171,44 @@ def test_a_folder_that_is_somebodys_own_is_left_alone(tmp_path, capsys, given, f
     assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(given)
 
 
+def test_a_run_that_left_nothing_gives_its_place_to_another(tmp_path, capsys):
+    """One that was interrupted before its first part, or that failed; with a part it is somebody's work."""
+    out = tmp_path / "run"
+    failed = call(capsys, "score", "demo", "--scores", "task", "--max-length", 2, *QUICK, "--out", out)
+    assert (failed.code, "hint: a larger --max-length" in failed.err) == (1, True)
+    mark = json.loads((out / "manifest.json").read_text())
+    (out / "parts" / "a-b").mkdir(parents=True)
+    (out / "parts" / "a-b" / "data-0000.part").write_bytes(b"half of the work")
+    (out / "manifest.json").write_text(json.dumps(mark | {"status": "running"}))
+    held = call(capsys, "score", "demo", "--scores", "out", *QUICK, "--out", out)
+    assert (held.code, held.error.endswith("holds another run (score, not finished)")) == (2, True)
+    (out / "parts" / "a-b" / "data-0000.part").unlink()
+    assert call(capsys, "score", "demo", "--scores", "out", *QUICK, "--out", out).code == 0
+    other = call(capsys, "score", "demo", "--scores", "ent", *QUICK, "--out", out)
+    assert (other.code, other.error.endswith("holds another run (score, done)")) == (2, True)
+
+
+def test_one_example_is_not_said_to_be_sure(tmp_path, capsys):
+    out, scores = tmp_path / "run", "out,ent,task,combined,ablation"
+    said = call(capsys, "score", "demo", "--scores", scores, "--limit", 1, "--verify", 0, "--out", out)
+    assert said.code == 0
+    assert "one example says nothing of how sure a score is" in said.err
+    heads = pl.read_parquet(out / "tables" / "heads.parquet")
+    for name in ("combined_low", "combined_high", "top_k_share", "I_se", "I_low", "I_high", "rank_low", "rank_high"):
+        assert heads[name].null_count() == heads.height
+    assert heads["I"].null_count() == heads["combined"].null_count() == 0
+
+
+def test_less_memory_than_one_variant_takes_is_said(tmp_path, capsys):
+    call(capsys, "score", "demo", "--scores", "ablation", "--limit", 2, "--out", tmp_path / "a")
+    said = call(
+        capsys, "score", "demo", "--scores", "ablation", "--limit", 2, "--memory", "1KB", "--out", tmp_path / "b"
+    )
+    assert "--memory 1KB is less than a pass over the longest sequence is reckoned to take" in said.err
+    a, b = (pl.read_parquet(tmp_path / name / "tables" / "importance.parquet") for name in "ab")
+    np.testing.assert_allclose(a["I"], b["I"], atol=1e-5)
+
+
 def test_a_lost_manifest_is_no_lost_run(tmp_path, capsys):
     out = tmp_path / "run"
     assert call(capsys, "score", "demo", "--scores", "out", *QUICK, "--out", out).code == 0

@@ -125,13 +125,11 @@ COLUMNS = ("text", "step", "token", "p", "p_number", "value", "low", "high")
 
 def _check(ask: Asked) -> None:
     bounds = (
-        ("--interval", ask.interval, 0 < ask.interval < 1, "a level between 0 and 1, for example 0.95"),
+        ("--interval", ask.interval, 0 < ask.interval < 1, "a level between 0 and 1"),
         ("--temperature", ask.temperature, 0 < ask.temperature < float("inf"), "a number above 0"),
         ("--top-p", ask.top_p, 0 < ask.top_p <= 1, "a share above 0, at most 1"),
     )
-    for flag, value, good, wanted in bounds:
-        if not good:
-            raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"give {flag} {wanted}")
+    opt.within(command, bounds)
     if ask.mode != "compatible":
         opt.idle(command, vars(ask), ("temperature", "top_k", "top_p"), "is of --mode compatible", "give both")
     if ask.number:

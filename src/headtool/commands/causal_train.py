@@ -217,7 +217,7 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
     )  # fmt: skip
     bounds = (
         ("--epochs", ask.epochs, 0 < ask.epochs <= 1e6, "a number above 0, up to a million"),
-        ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0, for example 1e-4"),
+        ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0"),
         ("--weight-decay", ask.weight_decay, 0 <= ask.weight_decay < math.inf, "a number from 0"),
         ("--warmup", ask.warmup, 0 <= ask.warmup < 1, "a share from 0 to below 1"),
         ("--threshold", ask.threshold, math.isfinite(ask.threshold), "a finite number"),
@@ -226,9 +226,7 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
         ("--gamma0", ask.gamma0, 0 < ask.gamma0 < 1e6, "a number above 0 and below 1e6"),
         ("--b-noise", ask.b_noise, 0 <= ask.b_noise < 1e6, "a number from 0 to below 1e6"),
     )
-    for flag, value, good, wanted in bounds:
-        if not good:
-            raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"give {flag} {wanted}")
+    opt.within(command, bounds)
     if ask.negatives is not None and ask.head == "softmax":
         raise HeadtoolError("--negatives is of the one-vs-rest loss", hint="leave --head softmax out")
     if ask.head == "softmax":

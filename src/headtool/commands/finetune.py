@@ -179,14 +179,12 @@ def _check(ask: SimpleNamespace, processes: int) -> None:
     opt.named(task=ask.task, text_field=ask.text_field, text_field2=ask.text_field2, label_field=ask.label_field)
     bounds = (
         ("--epochs", ask.epochs, 0 < ask.epochs <= 1e6, "a number above 0, up to a million"),
-        ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0, for example 2e-5"),
+        ("--lr", ask.lr, 0 < ask.lr < math.inf, "a number above 0"),
         ("--weight-decay", ask.weight_decay, 0 <= ask.weight_decay < math.inf, "a number from 0"),
         ("--warmup", ask.warmup, 0 <= ask.warmup < 1, "a share from 0 to below 1"),
         ("--lora-dropout", ask.lora_dropout, 0 <= ask.lora_dropout < 1, "a share from 0 to below 1"),
     )
-    for flag, value, good, wanted in bounds:
-        if not good:
-            raise HeadtoolError(f"{flag} {value}: not {wanted}", hint=f"give {flag} {wanted}")
+    opt.within(command, bounds)
     if ask.batch_size % processes:
         raise HeadtoolError(
             f"--batch-size {ask.batch_size} cannot be shared by {processes} processes", hint="give a multiple of them"

@@ -235,7 +235,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             "losses, and all that is made of them, are noise; headtool finetune --probe fits one"
         )
     console.detail(
-        f"{located.folder}: {adapter.located.model_type}, {adapter.kind}, {adapter.parameters:,} parameters, "
+        f"{located.named}: {adapter.located.model_type}, {adapter.kind}, {adapter.parameters:,} parameters, "
         f"{adapter.dtype} on {adapter.device}; its heads are where the layout says"
     )
     with run.clock.phase("data"):

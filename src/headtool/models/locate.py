@@ -38,6 +38,11 @@ class Located:
     config: Mapping[str, Any]
 
     @property
+    def named(self) -> str:
+        """As an error names it: by its folder, or where that is inside the package by its name."""
+        return self.label if self.label in BUILT_IN else str(self.folder)
+
+    @property
     def model_type(self) -> str:
         return str(self.config["model_type"])
 

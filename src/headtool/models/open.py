@@ -141,7 +141,7 @@ def same_tokens(adapter: Adapter, before: Located) -> None:
         _, theirs = read(before.folder)
     if theirs.get_vocab() != adapter.tokenizer.get_vocab():
         raise HeadtoolError(
-            f"{before.folder} has another tokenizer than {adapter.located.folder}",
+            f"{before.named} has another tokenizer than {adapter.located.named}",
             hint="--init takes the checkpoint that the model was fine-tuned from",
         )
 

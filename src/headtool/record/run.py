@@ -35,6 +35,7 @@ OWN = (
     "manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final", "model", "summary.md",
     "logs",
 )  # fmt: skip
+SAID = ("manifest.json", "config.yaml", "run.log")  # of these, what says whose a directory is and how it went
 MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (
     *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
@@ -85,9 +86,10 @@ class Run:
         path = out or Path("runs") / f"{command}-{slug}-{identity[:8]}"
         run = cls(path, identity, begun, console, share)
         old = run._read_manifest()
-        if old is not None and old.get("identity") != identity and not force:
+        if old is not None and old.get("identity") != identity and not force and not run._barren(old):
+            status = {"running": "not finished"}.get(str(old.get("status")), old.get("status"))
             raise HeadtoolError(
-                f"{path} holds another run ({old.get('command')}, {old.get('status')})",
+                f"{path} holds another run ({old.get('command')}, {status})",
                 hint="choose another --out, or --force to start over",
             )
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
@@ -98,6 +100,13 @@ class Run:
             return run
         run._open(force)
         return run
+
+    def _barren(self, old: Mapping[str, Any]) -> bool:
+        """Did the run that the directory holds end before it had made anything? Then another may have the place."""
+        made = (self.path / name for name in OWN if name not in SAID)
+        return old.get("status") != "done" and not any(
+            each.is_file() for top in made for each in (top, *top.rglob("*"))
+        )
 
     def _take_over(self, finished: dict[str, Any]) -> None:
         """Be done, where a finished run's manifest and files are as it left them."""
@@ -275,6 +284,8 @@ class Run:
         self.manifest["finished"] = manifest.now()
         self.manifest["status"] = "done"
         self.manifest.pop("error", None)
+        with contextlib.suppress(OSError):  # not empty
+            (self.path / "figures").rmdir()
         seal.close(self.path, self.manifest)
         self._write_manifest()
         self.done = True

@@ -68,14 +68,26 @@ def read(path: Path) -> Source:
         seed, model, label = int(arguments["seed"]), str(inputs["weights_sha256"]), str(facts["label"])
         listed = {name: (str(t["sha256"]), int(t["rows"])) for name, t in manifest.get("tables", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise HeadtoolError(f"{path}: its manifest does not say which heads it measured", hint=GIVE) from error
+        raise _headless(path, manifest) from error
     init = inputs.get("init_sha256")
     if init is None and arguments.get("init") is not None:
         raise HeadtoolError(f"{path}: it has --init, but not its hash", hint="run it again with --force")
     tables = {name: _table(path, name, listed[name][0], layers, heads) for name in READ if name in listed}
     if not tables:
-        raise HeadtoolError(f"{path}: the run has no table of heads", hint=f"a report is made of {', '.join(READ)}")
+        raise _headless(path, manifest)
     return Source(path, manifest, tables, seed, model, init, label, family, layers, heads)
+
+
+def _headless(path: Path, manifest: dict[str, Any]) -> HeadtoolError:
+    """The error of a run that has no table of heads."""
+    command = manifest.get("command")
+    if command is None:
+        return HeadtoolError(f"{path}: no run: its manifest names no command", hint=GIVE)
+    if command == "finetune":
+        hint = f"score a checkpoint of it, and report that: headtool score {path}/ckpt_final"
+    else:
+        hint = f"a report is made of runs of 'headtool score': of its tables {', '.join(READ)}"
+    return HeadtoolError(f"{path}: a run of '{command}' that has no table of heads", hint=hint)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

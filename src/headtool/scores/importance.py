@@ -36,17 +36,26 @@ def columns(found: Losses | Sampled, top_k: int, seed: int) -> tuple[dict[str, l
         low, high, exact = sure.mean, sure.mean, np.full(sure.mean.shape, found.base.size)
     base, n = float(losses.base.astype(np.float64).mean()), losses.base.size
     right = float(losses.base_right.astype(np.float64).mean())
-    nothing = np.full(sure.mean.shape, None)
+    nothing, alone = np.full(sure.mean.shape, None), sure.se is None  # one example says nothing of how sure it is
     made = {
-        "I": sure.mean, "I_se": nothing if sure.se is None else sure.se, "I_low": sure.low, "I_high": sure.high,
+        "I": sure.mean, "I_se": nothing if alone else sure.se, "I_low": nothing if alone else sure.low,
+        "I_high": nothing if alone else sure.high,
         "I_data_low": low, "I_data_high": high, "p": nothing if sure.p is None else sure.p,
-        "differs": nothing if sure.differs is None else sure.differs, "rank": sure.rank, "rank_low": sure.rank_low,
-        "rank_high": sure.rank_high, "top_k_share": sure.top_k_share, "loss_base": np.full(sure.mean.shape, base),
+        "differs": nothing if sure.differs is None else sure.differs, "rank": sure.rank,
+        "rank_low": nothing if alone else sure.rank_low, "rank_high": nothing if alone else sure.rank_high,
+        "top_k_share": nothing if alone else sure.top_k_share, "loss_base": np.full(sure.mean.shape, base),
         "loss_ablate": base + sure.mean, "accuracy_base": np.full(sure.mean.shape, right),
         "accuracy_ablate": np.nanmean(losses.right.astype(np.float64), -1), "n": np.full(sure.mean.shape, n),
         "n_exact": exact,
     }  # fmt: skip
     return {name: values.ravel().tolist() for name, values in made.items()}, sure
+
+
+def few(n: int) -> str:
+    """The warning of so few examples."""
+    if n == 1:
+        return "one example says nothing of how sure a score is: there are no intervals"
+    return f"{n} examples are few: intervals and ranks from bootstrap samples of them look surer than they are"
 
 
 def example_columns(found: Losses | Sampled, rows: list[int]) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # heads in the closing table
 COLUMNS = 6  # forward scores in it
-SURE = 0.95
+SURE = 0.975
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def write(
     if "ablation" in found:
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
         if own["n"][0] < importance.FEW:
-            run.console.warn(
-                f"{own['n'][0]} examples are few: intervals and ranks from bootstrap samples of them look surer than they are"
-            )
+            run.console.warn(importance.few(own["n"][0]))
         frames["importance"] = keys | own
         frames["losses"] = importance.example_columns(found["ablation"], run.manifest["data"].pop("loss_rows"))
         joined |= {name: values for name, values in own.items() if name not in TAKEN}
@@ -165,11 +163,12 @@ def _certainties(run: Run, sure: Certainty | None) -> list[str]:
     if sure is None or sure.differs is None:
         return []
     k = min(run.manifest["top_k"], sure.rank.size)
-    settled = int((sure.rank_high - sure.rank_low <= sure.rank.size / 10).sum())
+    wide = sure.rank_high - sure.rank_low + 1
     firm = int((sure.top_k_share >= SURE).sum())
     return [
         f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (Holm, 5%);"
-        f" {settled} ranks are known to a tenth of the heads; {firm} of the top {k} are in it in {SURE:.0%} of samples"
+        f" {int((wide == 1).sum())} ranks are settled, the median 95% interval spans {int(np.median(wide))} places;"
+        f" {firm} of the top {k} are in it in {SURE:.1%} of samples"
     ]
 
 
@@ -192,8 +191,11 @@ def _top_table(run: Run, results: Results) -> Any:
     for each in run.manifest["top"]["heads"]:
         row = rows[each["layer"], each["head"]]
         cells = [str(row["layer"]), str(row["head"])]
-        cells += [f"{row[name]:.3g} [{row[low]:.3g}, {row[high]:.3g}]" for name, low, high in intervals]
-        cells += [f"{row['top_k_share']:.0%}" for _ in share]
+        cells += [
+            f"{row[name]:.3g}" + ("" if row[low] is None else f" [{row[low]:.3g}, {row[high]:.3g}]")
+            for name, low, high in intervals
+        ]
+        cells += ["" if row["top_k_share"] is None else f"{row['top_k_share']:.0%}" for _ in share]
         cells += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
         told.append(cells)
     widths = [2 + max(map(len, column)) for column in zip(titles, *told, strict=True)]
@@ -208,7 +210,7 @@ def _top_table(run: Run, results: Results) -> Any:
     return table
 
 
-def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) -> dict[str, list[float]]:
+def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) -> dict[str, list[Any]]:
     """combined, and what the bootstrap over examples makes of it."""
     weights = {"out": 1.0, "ent": ask.lambda_ent, "task": ask.lambda_task}
     parts = {name: measured[name] for name in fusion.PARTS if name in measured and measured[name].n}
@@ -222,8 +224,10 @@ def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) 
     flat = drawn.reshape(len(drawn), -1)
     k = min(ask.top_k, flat.shape[1])
     among = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1) < k
-    found = {"combined": value, "combined_low": low, "combined_high": high, "top_k_share": among.mean(0)}
-    return {name: array.ravel().tolist() for name, array in found.items()}
+    told = {"combined_low": low, "combined_high": high, "top_k_share": among.mean(0)}
+    if max(int(result.n) for result in parts.values()) < 2:  # one example says nothing of how sure it is
+        told = dict.fromkeys(told, np.full(value.shape, None))
+    return {name: array.ravel().tolist() for name, array in ({"combined": value} | told).items()}
 
 
 def _write_top(run: Run, by: np.ndarray, k: int, k_layer: int) -> None:

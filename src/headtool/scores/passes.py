@@ -97,7 +97,11 @@ def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen 
     if chosen is not None and set(LOSSES) & set(by_need.values()):
         examples = _with_targets(run, adapter, chosen, ask, plan.facts)
         if "ablation" in by_need.values():
-            budget = rows_of(adapter, opt.memory(ask.memory), int(examples.lengths.max()))
+            longest = int(examples.lengths.max())
+            budget = rows_of(adapter, opt.memory(ask.memory), longest)
+            if budget < longest:
+                what = f"--memory {ask.memory} is less than a pass over the longest sequence is reckoned to take"
+                run.console.warn(f"{what}: one head at a time there")
             plan.swept = Ablation(adapter, examples, ask.ablate, budget, ask.seed)
             if ask.ablate_error is None and ask.ablate_budget is None:
                 plan.passes.append(plan.swept)
@@ -122,11 +126,11 @@ def _forward(
     if "task" in names:
         if chosen.shape.SPANS or chosen.markers != Markers():
             if not examples.with_span:
-                raise load.no_span(chosen.name)
+                raise load.no_span(chosen.name, cut=examples.cut == len(examples))
             console.note(f"the task span was found in {examples.with_span} of {len(examples)} examples")
         else:
             names = [name for name in names if name != "task"]
-            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out")
+            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out, and its term in 'combined'")
     if not names:
         hint = "name others with --scores, or the span with --question-marker"
         raise HeadtoolError("no score is left to measure", hint=hint)

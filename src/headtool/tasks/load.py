@@ -261,10 +261,10 @@ def _recognise(row: Mapping[str, Any], where: str) -> ModuleType:
     )
 
 
-def no_span(name: str) -> HeadtoolError:
-    """The error where a task span was looked for and found in no row."""
+def no_span(name: str, cut: bool) -> HeadtoolError:
+    """The error where a task span was looked for and found in no row; cut: were all rows cut short?"""
     return HeadtoolError(
         f"{name}: the task span was found in none of the rows",
-        hint="name what stands around it: --question-marker, --choices-marker",
+        hint="a larger --max-length" if cut else "name what stands around it: --question-marker, --choices-marker",
         code=FAILED,
     )

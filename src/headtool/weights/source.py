@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -120,7 +120,9 @@ def open_checkpoint(given: str, *, allow_pickle: bool = False) -> Checkpoint:
     """
     path = expanded(given)
     if given in BUILT_IN:
-        return _local(locate(given).folder, given, given, None)
+        return replace(
+            _local(locate(given).folder, given, given, None), path=given
+        )  # where the package lies says nothing
     if path.is_file():
         if path.name.endswith(".safetensors.index.json"):
             return _local(path.parent, path.parent.name, str(path), None)
