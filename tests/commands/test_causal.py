@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from transformers import AutoModelForCausalLM
 
 import headtool
+from headtool.causal import outcome
 from headtool.causal.experiments import EXPERIMENTS
 from headtool.causal.folder import open_causal
 from headtool.causal.trainer import CausalTrainer
@@ -241,3 +242,21 @@ def test_other_ways_to_the_token_loss(tmp_path):
     ]
     losses = [table(run, "training")["loss"].to_list() for run in runs]
     assert len({tuple(loss) for loss in losses}) == 3
+
+
+def test_numbers_that_were_not_learnt_are_named(tmp_path, capsys):
+    some = ["--examples", 48, "--epochs", 1, "--gamma0", 1, "--threads", 1, "--subset", 12, "--no-baselines"]
+    out = tmp_path / "run"
+    said = call(capsys, "causal-train", "demo", "--task", "addition,copying", *some, "--lr", 1e-9, "--out", out)
+    assert said.code == 0
+    results = table(out, "results").filter(pl.col("metric") == "mae")
+    both = results.pivot("config", index="dataset", values="value")
+    assert both.height == 2
+    for dataset, own, guessed in both.select("dataset", "basic", "median").iter_rows():
+        assert (f"basic has learnt no number of {dataset}: " in said.err) is (own >= guessed)
+
+
+def test_only_what_is_no_better_than_the_median_was_not_learnt():
+    found = {"a": {"results": {"x": {"mae": 1.0}, "y": {"mae": 3.0}, "z": {}}}}
+    found["median"] = {"results": {"x": {"mae": 2.0}, "y": {"mae": 3.0}, "z": {}}}
+    assert outcome._guessed(found) == ["y"]

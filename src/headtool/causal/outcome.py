@@ -47,8 +47,18 @@ def write(run: Run, found: Mapping[str, Part], what: str, *, lines: bool) -> Non
         name: {d: {m: r.get(m) for m in BRIEF} for d, r in found[name]["results"].items()}
         for name in (first, *(b for b in BASELINES if b in found))
     }
+    for dataset in _guessed(found):
+        told = "is no smaller than the median's, which reads nothing"
+        run.console.note(f"{first} has learnt no number of {dataset}: its mean absolute error {told}")
     _figures(run, found)
     write_text(run.path / "summary.md", summary(run.manifest, found, what))
+
+
+def _guessed(found: Mapping[str, Part]) -> list[str]:
+    """The data sets whose numbers the first configuration says no better than their median."""
+    first, reads_nothing = (found[name]["results"] for name in (next(iter(found)), MEDIAN))
+    errors = ((dataset, own.get("mae"), reads_nothing[dataset].get("mae")) for dataset, own in first.items())
+    return [dataset for dataset, mae, guessed in errors if mae is not None and guessed is not None and mae >= guessed]
 
 
 def _results(run: Run, found: Mapping[str, Part], lines: bool) -> None:
