@@ -279,7 +279,7 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
     if ask.baselines:
         configurations[experiments.PLAIN] = experiments.plain(settings)
     if ask.dry_run:
-        return show_plan(run, prepare.plan(run, adapter, data, configurations, recipe))
+        return show_plan(run, prepare.plan(run, adapter, data, configurations, recipe), device=adapter.runs_on.type)
 
     def fresh(settings: Settings) -> CausalModel:
         """The model before training, from its files: one at a time is in memory."""

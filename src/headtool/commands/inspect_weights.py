@@ -16,6 +16,7 @@ from headtool.errors import HeadtoolError
 
 if TYPE_CHECKING:
     from headtool.record.run import Run
+    from headtool.weights.examine import Wish
     from headtool.weights.inspection import Inspection
 
 GROUP, CLUSTERS = "Weights", "Embedding"
@@ -191,7 +192,7 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
     for text in found.warnings:
         console.warn(text)
     if ask.dry_run:
-        return _show_plan(run, found)
+        return _show_plan(run, found, ask.wish)
     ready(ask.wish)
     parts = run.parts(found.plan)
     own = [task for i, task in enumerate(found.tasks) if run.share.owns(i)]
@@ -223,13 +224,12 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
     return run.announce()
 
 
-def _show_plan(run: Run, found: Inspection) -> Path:
+def _show_plan(run: Run, found: Inspection, wish: Wish) -> Path:
     """What the run would do, on stdout."""
     from headtool.record.session import show_plan
-    from headtool.weights.work import ROOM
+    from headtool.weights.work import need
 
-    largest = max(tensor.size for tensor in found.checkpoint.tensors)
-    total, memory = sum(task.bytes for task in found.tasks), ROOM + 3 * largest
+    total, memory = sum(task.bytes for task in found.tasks), sum(sorted(need(item, wish) for item in found.items)[-2:])
     done = len(found.tasks) if run.done else run.parts_there(found.plan)
     fields: dict[str, Any] = {
         "run": str(run.path), "parts": len(found.tasks), "parts_done": done, "parts_left": len(found.tasks) - done,

@@ -166,4 +166,4 @@ def show_plan(run: Run, ready: Ready, ask: SimpleNamespace) -> Path:
         "tokens": tested.examples.tokens, "model_bytes": weights,
         "memory_bytes": weights * (1 if ask.phase == "forward" else 6) + 3 * recorded,
     }  # fmt: skip
-    return session.show_plan(run, fields)
+    return session.show_plan(run, fields, device=adapter.runs_on.type)

@@ -10,7 +10,7 @@ from typing import Any
 from headtool.console import Console
 from headtool.ranks import Share
 from headtool.record import manifest
-from headtool.record.clock import human_bytes
+from headtool.record.clock import human_bytes, peak_memory
 from headtool.record.run import Run
 
 DECISIVE = ("torch", "transformers", "numpy")  # libraries whose next version may compute otherwise
@@ -54,8 +54,12 @@ def _by_others(run: Run) -> str:
     return f", by {', '.join(other)}" if other else ""
 
 
-def show_plan(run: Run, fields: dict[str, Any]) -> Path:
-    """What the run would do, on stdout; what ends in bytes is a size."""
+def show_plan(run: Run, fields: dict[str, Any], *, device: str = "cpu") -> Path:
+    """What the run would do, on stdout; what ends in bytes is a size. memory_bytes is of the device; on a CPU what Python
+    and the libraries take comes to it, about what this process has taken.
+    """
+    if device == "cpu" and "memory_bytes" in fields:
+        fields["memory_bytes"] += peak_memory()
     told = {name: human_bytes(value) if name.endswith("bytes") else value for name, value in fields.items()}
     run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
     return run.path

@@ -264,4 +264,4 @@ def show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, pl
         "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
         "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
     }  # fmt: skip
-    return session.show_plan(run, fields)
+    return session.show_plan(run, fields, device=adapter.runs_on.type)

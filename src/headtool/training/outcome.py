@@ -101,4 +101,4 @@ def show_plan(run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe:
         "memory_bytes": weights + 3 * trained * adapter.dtype.itemsize + activations,
         "checkpoint_bytes": weights + 2 * trained * adapter.dtype.itemsize,
     }  # fmt: skip
-    return session.show_plan(run, fields)
+    return session.show_plan(run, fields, device=adapter.runs_on.type)
