@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headtool import folder
 from headtool.cli import COMMANDS, module_of
+from headtool.completion import mended
 from headtool.functions import doc
 from headtool.models import layout
 from headtool.record import tables
@@ -39,14 +40,7 @@ def completion(shell: str) -> str:
     code = "import sys; sys.argv = ['headtool']; from headtool.cli import main; main()"
     env = os.environ | {"_HEADTOOL_COMPLETE": f"source_{shell}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    if shell == "bash":  # no space after a folder: it may go on
-        return done.stdout.replace(
-            "    return 0", "    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace\n    return 0"
-        )
-    if shell == "fish":
-        return done.stdout
-    # Found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too.
-    return f'{done.stdout.strip()}\n\nif [[ "${{funcstack[1]}}" == _headtool ]]; then _headtool_completion; fi\n'
+    return mended(shell, done.stdout)
 
 
 def commands() -> dict[str, typing.Any]:

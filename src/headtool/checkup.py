@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from headtool import __version__
+from headtool.completion import PLACES
 from headtool.models import layout
 from headtool.record.clock import human_bytes
 from headtool.redact import redacted
@@ -24,11 +25,6 @@ PYTHON = (3, 11)
 LITTLE_MEMORY = 2e9  # bytes, below which a note is due
 LITTLE_DISK = 5e9
 PLUGINS = ("headtool.commands", "headtool.scores", "headtool.detectors", "headtool.architectures", "headtool.tasks")
-COMPLETIONS = {
-    "bash": ("~/.bash_completions/headtool.sh", "/usr/share/bash-completion/completions/headtool"),
-    "zsh": ("~/.zfunc/_headtool", "/usr/share/zsh/site-functions/_headtool"),
-    "fish": ("~/.config/fish/completions/headtool.fish", "/usr/share/fish/vendor_completions.d/headtool.fish"),
-}
 
 
 @dataclass(frozen=True)
@@ -200,9 +196,9 @@ def _plugins() -> Finding:
 
 def _completion() -> Finding:
     shell = Path(os.environ.get("SHELL", "")).name or _parent()
-    if shell not in COMPLETIONS:
+    if shell not in PLACES:
         return Finding("completion", "ok", f"TAB is for bash, zsh and fish; this is {shell or 'no shell'}")
-    for place in map(Path, COMPLETIONS[shell]):
+    for place in map(Path, PLACES[shell]):
         if place.expanduser().is_file():
             return Finding("completion", "ok", f"{shell}: {place}")
     return Finding("completion", "note", f"{shell}: not installed", "headtool --install-completion, then a new shell")

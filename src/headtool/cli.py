@@ -155,6 +155,12 @@ def _run() -> int:
         if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
             raise KeyboardInterrupt
         return int(code)
+    except SystemExit:  # Typer leaves by itself where it has installed completion
+        if sys.argv[1:2] == ["--install-completion"]:
+            from headtool.completion import mend
+
+            mend()
+        raise
     except typer.Abort:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # a wrong flag, a missing argument

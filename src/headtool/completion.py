@@ -9,6 +9,36 @@ from pathlib import Path
 
 from headtool import folder
 
+# Where a shell looks for headtool's script: where --install-completion puts it, and where a system's packages do.
+PLACES = {
+    "bash": ("~/.bash_completions/headtool.sh", "/usr/share/bash-completion/completions/headtool"),
+    "zsh": ("~/.zfunc/_headtool", "/usr/share/zsh/site-functions/_headtool"),
+    "fish": ("~/.config/fish/completions/headtool.fish", "/usr/share/fish/vendor_completions.d/headtool.fish"),
+}
+
+
+def mended(shell: str, script: str) -> str:
+    """Typer's script for a shell, with what it lacks."""
+    if shell == "bash":  # no space after a folder: it may go on
+        lacking = "    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace\n"
+        return script if lacking in script else script.replace("    return 0", f"{lacking}    return 0")
+    if (
+        shell == "zsh"
+    ):  # found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too
+        lacking = 'if [[ "${funcstack[1]}" == _headtool ]]; then _headtool_completion; fi'
+        return script if lacking in script else f"{script.strip()}\n\n{lacking}\n"
+    return script
+
+
+def mend() -> None:
+    """Mend the scripts that --install-completion has left."""
+    for shell, (place, _) in PLACES.items():
+        path = Path(place).expanduser()
+        if path.is_file():
+            script = path.read_text(encoding="utf-8")
+            if (better := mended(shell, script)) != script:
+                path.write_text(better, encoding="utf-8")
+
 
 def of_list(choices: tuple[str, ...], incomplete: str) -> list[str]:
     """Complete the last item of a comma-separated list."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -140,3 +145,28 @@ def test_completion_is_looked_for_where_typer_puts_it(shell, file, tmp_path, mon
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).touch()
     assert checkup._completion().state == "ok"
+
+
+INSTALL = "import sys; sys.argv = ['headtool', '--install-completion']; from headtool.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("shell", "file", "lacking"),
+    [
+        ("bash", ".bash_completions/headtool.sh", "compopt -o nospace"),
+        ("zsh", ".zfunc/_headtool", "== _headtool ]]; then _headtool_completion; fi"),
+        ("fish", ".config/fish/completions/headtool.fish", "complete --command headtool"),
+    ],
+)
+def test_what_is_installed_is_what_the_project_ships(tmp_path, shell, file, lacking):
+    """Twice: Typer writes its own script, which is mended each time."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    install = shlex.join([sys.executable, "-c", INSTALL])
+    for _ in range(2):
+        done = subprocess.run(
+            [shell, "-c", f"{install}; true"],
+            env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "completion installed in" in done.stdout, done.stderr
+        assert (tmp_path / file).read_text().count(lacking) == 1
