@@ -59,7 +59,7 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
         axis.errorbar(
             points[x], points[y], **_bars(chosen, x, y), fmt=marker, color=colour, markersize=6 if kind else 3.5,
             elinewidth=0.5, ecolor=colour, alpha=0.95 if kind else 0.55, linestyle="none", markeredgewidth=0,
-            label=f"{kind.replace('_', ' ') or 'head'} ({chosen.height})", zorder=3 if kind else 2,
+            label=f"{kind.replace('_', ' ') + ' by Urel' if kind else 'head'} ({chosen.height})", zorder=3 if kind else 2,
         )  # fmt: skip
 
 
