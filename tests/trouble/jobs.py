@@ -41,9 +41,11 @@ JOBS = (
     Job("ablation", ("score", "demo-encoder", "--scores", "ablation,gradient,fisher", "--limit", "24", "--batch-size", "4", "--memory", "1MB"), PARTS),
     Job("sampled", ("score", "demo-encoder", "--scores", "ablation", "--limit", "96", "--ablate-error", "0.05"), PARTS),
     Job("finetune", ("finetune", "demo-encoder", "--task", "demo", "--limit", "64", "--subset", "32", "--epochs", "2", "--lr", "1e-3", "--save-steps", "2", "--threads", "1"), "parts/*/checkpoint-*/whole", "parts/*/checkpoint-6/whole"),
+    Job("probe", ("finetune", "demo", "--task", "demo", "--probe", "--limit", "64", "--subset", "32", "--epochs", "1", "--lr", "1e-3", "--save-steps", "2", "--threads", "1"), "parts/*/checkpoint-*/whole"),
     Job("inject", ("inject", "demo", "--sites", "q,scores,out", "--bits", "28-31", "--layers", "0-1", "--sequences", "6", "--calibrate", "6", "--runs", "1"), PARTS, "parts/*/trials-*.part"),
     Job("inspect", ("inspect-weights", "demo", "--no-figures", "--threads", "1"), PARTS),
     Job("causal", ("causal-train", "demo", "--task", "addition", "--examples", "24", "--epochs", "1", "--batch-size", "8", "--save-steps", "1", "--no-baselines", "--threads", "1"), "parts/*/*/checkpoint-*/whole"),
+    Job("experiment", ("causal-train", "demo", "--experiment", "ablation", "--task", "addition", "--examples", "24", "--epochs", "1", "--batch-size", "8", "--save-steps", "1", "--no-baselines", "--threads", "1"), "parts/*/*/checkpoint-*/whole"),
     Job("report", ("report", "{score}", "--top-k", "5")),
 )  # fmt: skip
 
