@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headtool.errors import HeadtoolError
-from headtool.faults import bits
+from headtool.faults import asked, bits
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -85,9 +85,11 @@ def test_patterns_that_there_are_not(text):
 
 
 def test_bits_beyond_the_width_are_refused():
-    for dtype in DTYPES:
-        bits.check_bits([0, bits.bits_of(dtype) - 1], dtype)
-        with pytest.raises(HeadtoolError, match=f"bits 0 to {bits.bits_of(dtype) - 1}"):
-            bits.check_bits([bits.bits_of(dtype)], dtype)
+    for short, (kind, width) in asked.TYPES.items():
+        assert bits.bits_of(getattr(torch, kind)) == width
+        asked.numbers(short, bits=f"0,{width - 1}")
+        with pytest.raises(HeadtoolError, match=f"--bits {width}: a {kind} has bits 0 to {width - 1}"):
+            asked.numbers(short, bits=f"0-{width}")
+    asked.numbers("auto", bits="31")
     with pytest.raises(HeadtoolError, match="there are 16"):
         bits.masks(bits.parse("multi:17"), 0, torch.bfloat16, np.random.default_rng(0))

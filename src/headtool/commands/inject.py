@@ -195,7 +195,7 @@ def command(
     opt.named(task=task)
     asked.sites(sites)
     asked.detectors(detect)
-    asked.numbers(bits=bits, layers=layers, heads=heads, seeds=seeds)
+    asked.numbers(dtype, bits=bits, layers=layers, heads=heads, seeds=seeds)
     marks = opt.numbers(steps, "--steps")
     if marks[0] < 1:
         raise HeadtoolError(

@@ -13,6 +13,8 @@ SETS = {
     "standard": ("range", "masked", "scores-row"),
     "strict": ("range", "masked", "scores-row", "rowsum", "out-checksum", "bit-sum"),
 }
+TYPES = {"fp16": ("float16", 16), "bf16": ("bfloat16", 16), "fp32": ("float32", 32), "fp64": ("float64", 64)}
+WIDEST = "fp32"  # that --dtype auto comes to
 WORDS = {"bits": ("all",), "layers": ("first", "all", "random"), "heads": ("all",), "seeds": ()}  # beside numbers
 
 
@@ -45,8 +47,21 @@ def detectors(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def numbers(**lists: str) -> None:
-    """Raise HeadtoolError for bits, layers, heads or seeds that are neither numbers nor one of the flag's words."""
+def numbers(dtype: str, **lists: str) -> None:
+    """Raise HeadtoolError for bits, layers, heads or seeds that are neither numbers nor one of the flag's words, and for bits
+    that numbers of the dtype do not have.
+    """
     for name, text in lists.items():
-        if text not in WORDS[name]:
-            opt.numbers(text, f"--{name}")
+        if text in WORDS[name]:
+            continue
+        found = opt.numbers(text, f"--{name}")
+        if name == "bits":
+            check_bits(found, *TYPES[WIDEST if dtype == "auto" else dtype])
+
+
+def check_bits(bits: list[int], kind: str, width: int) -> None:
+    """Raise HeadtoolError for a bit that numbers of a kind, of so many bits, do not have."""
+    beyond = [bit for bit in bits if bit >= width]
+    if beyond:
+        hint = "--bits all takes them all"
+        raise HeadtoolError(f"--bits {beyond[0]}: a {kind} has bits 0 to {width - 1}", hint=hint)

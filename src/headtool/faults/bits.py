@@ -71,16 +71,6 @@ def field(bit: int, dtype: torch.dtype) -> str:
     return "exponent" if bit >= MANTISSA[dtype] else "mantissa"
 
 
-def check_bits(bits: list[int], dtype: torch.dtype) -> None:
-    """Raise HeadtoolError for a bit that numbers of the dtype do not have."""
-    beyond = [bit for bit in bits if bit >= bits_of(dtype)]
-    if beyond:
-        name = str(dtype).removeprefix("torch.")
-        raise HeadtoolError(
-            f"--bits {beyond[0]}: a {name} has bits 0 to {bits_of(dtype) - 1}", hint="--bits all takes them all"
-        )
-
-
 def masks(pattern: Pattern, bit: int, dtype: torch.dtype, rng: np.random.Generator) -> tuple[int, int]:
     """(keep, flip) of a fault: the new pattern of bits is (old & keep) ^ flip. bit is -1 where the pattern has none.
 

@@ -148,7 +148,7 @@ def settle(
         asked_bits = [-1]
     else:
         asked_bits = list(range(bits.bits_of(dtype))) if bits_asked == "all" else opt.numbers(bits_asked, "--bits")
-        bits.check_bits(asked_bits, dtype)
+        asked.check_bits(asked_bits, str(dtype).removeprefix("torch."), bits.bits_of(dtype))
     narrowest = min(shape_of(site, geometry, length)[2] for site in asked_sites for length in lengths.values())
     if pattern.kind == "burst" and pattern.count > max(narrowest, bits.BURST):
         raise HeadtoolError(f"--pattern burst:{pattern.count}: a row has {narrowest} numbers", hint="a smaller burst")
