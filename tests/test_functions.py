@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import types
 
 import numpy as np
 import pytest
@@ -49,12 +50,20 @@ def test_a_name_that_is_none():
         headtool.score("demo", scors="out")
     with pytest.raises(TypeError, match=r"headtool.score\(\): .*'colour'$"):
         headtool.score("demo", colour="red")
+    with pytest.raises(TypeError, match="'retur'$"):
+        headtool.score("demo", retur=1)
 
 
 def test_a_mapping_is_a_flag_for_each_name(tmp_path):
     rows = [{"q": f"Which one is {word}?", "a": word} for word in ("red", "blue")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = headtool.score("demo", data=tmp_path / "rows.jsonl", scores="out", field={"text": "q"}, out=tmp_path / "run")
+    run = headtool.score(
+        "demo",
+        data=tmp_path / "rows.jsonl",
+        scores="out",
+        field=types.MappingProxyType({"text": "q"}),
+        out=tmp_path / "run",
+    )
     assert json.loads((run / "manifest.json").read_text())["arguments"]["field"] == ["text=q"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -19,22 +20,22 @@ PLACES = {
 
 def mended(shell: str, script: str) -> str:
     """Typer's script for a shell, with what it lacks."""
-    if shell == "bash":  # no space after a folder: it may go on
+    if shell == "bash":
+        # No space after a folder: it may go on.
         lacking = "    [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace\n"
         return script if lacking in script else script.replace("    return 0", f"{lacking}    return 0")
-    if (
-        shell == "zsh"
-    ):  # found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too
+    if shell == "zsh":
+        # Found in fpath it is run as the function itself, at the first TAB: it has to answer that one, too.
         lacking = 'if [[ "${funcstack[1]}" == _headtool ]]; then _headtool_completion; fi'
         return script if lacking in script else f"{script.strip()}\n\n{lacking}\n"
     return script
 
 
 def mend() -> None:
-    """Mend the scripts that --install-completion has left."""
+    """Mend the scripts that --install-completion has left; one that cannot be read or written stays as it is."""
     for shell, (place, _) in PLACES.items():
         path = Path(place).expanduser()
-        if path.is_file():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
             script = path.read_text(encoding="utf-8")
             if (better := mended(shell, script)) != script:
                 path.write_text(better, encoding="utf-8")

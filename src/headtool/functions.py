@@ -10,7 +10,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,8 +31,9 @@ def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
         try:
             bound = inspect.signature(command).bind(*args, **given)
         except TypeError as error:
-            strange = next((word for word in given if word not in hints), "")
-            close = difflib.get_close_matches(strange, list(hints), n=1)
+            known = inspect.signature(command).parameters
+            strange = next((word for word in given if word not in known), "")
+            close = difflib.get_close_matches(strange, list(known), n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"headtool.{name}(): {error}{meant}") from None
         if bound.arguments.get("config") is not None:
@@ -90,7 +91,7 @@ def _text(value: Any) -> str:
 
 def _listed(value: Any) -> list[Any]:
     """What a flag that is given again and again stands for: a mapping is NAME=VALUE each time."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return [f"{name}={_text(each)}" for name, each in value.items()]
     return [*value] if isinstance(value, list | tuple) else [value]
 
@@ -101,5 +102,5 @@ KINDS: dict[type, tuple[Any, str, Callable[[Any], Any]]] = {
     float: (numbers.Real, "a number", float),
     str: ((str, list, tuple, numbers.Real, os.PathLike), "a text", _text),
     Path: ((str, os.PathLike), "a path", Path),
-    list: ((list, tuple, dict, str, os.PathLike), "a list", _listed),
+    list: ((list, tuple, Mapping, str, os.PathLike), "a list", _listed),
 }

@@ -14,7 +14,7 @@ import threading
 import pytest
 
 import headtool
-from headtool import checkup
+from headtool import checkup, completion
 from shell import call
 
 ALL = [
@@ -170,3 +170,14 @@ def test_what_is_installed_is_what_the_project_ships(tmp_path, shell, file, lack
         )  # fmt: skip
         assert "completion installed in" in done.stdout, done.stderr
         assert (tmp_path / file).read_text().count(lacking) == 1
+
+
+def test_a_script_that_cannot_be_read_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bash, zsh = tmp_path / ".bash_completions" / "headtool.sh", tmp_path / ".zfunc" / "_headtool"
+    for file, content in ((bash, b"\xff\xfe"), (zsh, b"#compdef headtool\n")):
+        file.parent.mkdir()
+        file.write_bytes(content)
+    completion.mend()
+    assert bash.read_bytes() == b"\xff\xfe"
+    assert zsh.read_text().startswith("#compdef headtool\n\nif [[")

@@ -193,10 +193,20 @@ def test_one_example_is_not_said_to_be_sure(tmp_path, capsys):
     said = call(capsys, "score", "demo", "--scores", scores, "--limit", 1, "--verify", 0, "--out", out)
     assert said.code == 0
     assert "one example says nothing of how sure a score is" in said.err
+    assert "[95%]" not in said.err
     heads = pl.read_parquet(out / "tables" / "heads.parquet")
     for name in ("combined_low", "combined_high", "top_k_share", "I_se", "I_low", "I_high", "rank_low", "rank_high"):
         assert heads[name].null_count() == heads.height
     assert heads["I"].null_count() == heads["combined"].null_count() == 0
+
+
+def test_one_example_of_a_sampled_sweep(tmp_path, capsys):
+    out = tmp_path / "run"
+    asked = ("--scores", "ablation", "--ablate-error", 0.01, "--limit", 1, "--verify", 0)
+    assert call(capsys, "score", "demo", *asked, "--out", out).code == 0
+    importance = pl.read_parquet(out / "tables" / "importance.parquet")
+    assert importance["I"].null_count() == 0
+    assert importance["I_low"].null_count() == importance["I_se"].null_count() == importance.height
 
 
 def test_less_memory_than_one_variant_takes_is_said(tmp_path, capsys):

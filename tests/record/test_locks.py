@@ -25,9 +25,11 @@ def impatient(monkeypatch):
 ALONE = Share()
 
 
-def start(path, share=ALONE, dry=False):
-    console = Console(quiet=True, silent=share.index > 0)
-    return Run.start("score", {}, {}, label="m", out=path / "run", force=False, console=console, share=share, dry=dry)
+def start(path, share=ALONE, dry=False, seed=0):
+    console, asked = Console(quiet=True, silent=share.index > 0), {"seed": seed}
+    return Run.start(
+        "score", asked, {}, label="m", out=path / "run", force=False, console=console, share=share, dry=dry
+    )
 
 
 def test_a_lock_has_one_owner_and_other_sharings_are_kept_out(tmp_path):
@@ -124,3 +126,37 @@ def test_a_directory_says_whose_it_is_before_anything_is_in_it(tmp_path, monkeyp
     (tmp_path / "run" / "config.yaml").touch()
     with start(tmp_path, SECOND) as second:
         assert second.share is SECOND
+
+
+def test_a_place_with_nothing_in_it_is_taken_by_one_process_alone(tmp_path):
+    with pytest.raises(ZeroDivisionError), start(tmp_path, seed=1):
+        raise ZeroDivisionError
+    for share in (FIRST, SECOND):
+        with pytest.raises(HeadtoolError, match="holds another run"):
+            start(tmp_path, share, seed=2)
+    with start(tmp_path, seed=2) as run:
+        assert run.manifest["arguments"]["seed"] == 2
+
+
+def test_a_place_of_a_living_run_is_not_taken(tmp_path):
+    """Neither at once, nor where it ends while another waits for its lock, having made something."""
+    with start(tmp_path, seed=1), pytest.raises(HeadtoolError, match="another process is at work"):
+        start(tmp_path, seed=2)
+    refused: list[str] = []
+
+    def come():
+        try:
+            start(tmp_path, seed=2)
+        except HeadtoolError as error:
+            refused.append(str(error))
+
+    with start(tmp_path, seed=1) as run:
+        other = threading.Thread(target=come)
+        other.start()
+        time.sleep(locks.LOOK / 4)
+        (run.path / "tables" / "a.csv").write_text("the result")
+        run.finish()
+    other.join()
+    assert len(refused) == 1
+    assert "holds another run (score, done)" in refused[0]
+    assert start(tmp_path, seed=1).done

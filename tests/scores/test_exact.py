@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from headtool.errors import HeadtoolError
 from headtool.models import hooks
 from headtool.models.batches import IGNORED, Encoding, Examples
 from headtool.models.losses import losses
-from headtool.models.sweep import plain
+from headtool.models.sweep import Sweep, plain
 from headtool.scores import update as update_module
 from headtool.scores.ablation import Ablation, rows_of
 from headtool.scores.certainty import bootstrap_means, certainty, holm, p_of_zero
@@ -93,6 +94,26 @@ def test_how_many_heads_are_stacked_does_not_matter(rows, tmp_path):
     other.mkdir()
     _, found = swept(adapter, data, other, rows=rows)
     np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-5)
+
+
+def test_one_recording_is_in_memory_and_none_after_the_sweep(tmp_path, monkeypatch):
+    """Parts of a bucket's layers share its clean pass; it goes with the last of them."""
+    adapter, alive, most = tiny("llama"), weakref.WeakSet(), []
+    run = Ablation(adapter, examples(adapter, (9, 9, 7, 7, 5, 5)), "zero", 20, seed=7)
+
+    class Counted(Sweep):
+        def __init__(self, *given):
+            most.append(len(alive) + 1)
+            super().__init__(*given)
+            alive.add(self)
+
+    assert run.engine is Sweep
+    run.__dict__["engine"] = Counted
+    assert len(run.groups) > len(run.batches)
+    for group in range(len(run.groups)):
+        run.work(adapter, group, tmp_path)
+    assert most == [1] * len(run.batches)
+    assert not alive
 
 
 def test_the_budget_sets_how_many():

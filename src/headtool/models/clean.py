@@ -47,7 +47,7 @@ class Clean:
                     block.register_forward_hook(self._record_leaving),
                     out.register_forward_pre_hook(lambda module, args: self.heads.append(args[0])),
                     attention.register_forward_hook(lambda module, args, output: self.attention.append(output)),
-                    out.register_forward_hook(self._record_shortcut),
+                    out.register_forward_hook(self._record_shortcut, prepend=True),  # before any that change it
                 ):
                     stack.callback(handle.remove)
             yield

@@ -99,7 +99,7 @@ class Suffix:
         with contextlib.ExitStack() as stack:
             stack.enter_context(fused(adapter))
             stack.enter_context(clean.resumed(layer, hidden))
-            stack.enter_context(clean.writing(layer, adapter.out(layer)(z)))
+            stack.enter_context(clean.writing(layer, adapter.out(layer).forward(z)))
             stack.enter_context(self._widened(layer, rows, start))
             if start:
                 for later in range(layer, adapter.geometry.layers):

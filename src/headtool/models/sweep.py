@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from headtool.models.adapter import Adapter
 
 
+CANCELS = 2.0  # what W_O wrote over what is left of it without a head, from which that is not had by subtracting
+
+
 class Sweep:
     """One batch, recorded: its losses, and those without any head.
 
@@ -63,23 +66,40 @@ class Sweep:
     def _written(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
         """What the output projection makes of a layer's heads, once with each of the named ones ablated.
 
-        W_O is linear: what was recorded, less what the head wrote, plus what its reference writes.
+        W_O is linear: what was recorded, less what the head wrote, plus what its reference writes. Where that leaves little
+        of what was recorded, rounding is too much of it, and W_O takes all the heads' outputs.
         """
-        g, out = self.adapter.geometry, self.adapter.out(layer)
-        written, z = self.clean.written[layer], self.clean.heads[layer].unflatten(-1, (g.heads, g.head_dim))
+        out, written = self.adapter.out(layer), self.clean.written[layer]
+        if (
+            getattr(getattr(out, "weight", None), "dtype", None) != written.dtype
+        ):  # quantised: it has no slice of a head
+            return self._through(layer, heads)
+        weight = self.adapter.out_weight(layer)[list(heads)]
+        new = torch.baddbmm(written.flatten(0, 1).expand(len(heads), -1, -1), self._change(layer, heads), weight)
+        cancels = _norm(written[None]) > CANCELS * _norm(new)
+        if again := [copy for copy, much in enumerate(cancels.tolist()) if much]:
+            whole = self._through(layer, [heads[copy] for copy in again])
+            new[again] = whole.view(len(again), *new.shape[1:])
+        return new.view(-1, *written.shape[1:])
+
+    def _change(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
+        """What ablation adds to the outputs of each of the named heads: (named, batch x position, head_dim)."""
+        g = self.adapter.geometry
+        z = self.clean.heads[layer].unflatten(-1, (g.heads, g.head_dim))
         named = torch.tensor(heads, device=z.device)
         change = -z.index_select(2, named)
-        if self.reference is not None:
-            change = change + self.reference[layer].index_select(2, named).to(z)
-        if out.weight.dtype == z.dtype:
-            change = change.movedim(2, 0).flatten(1, 2)  # (named, batch x position, head_dim)
-            weight = self.adapter.out_weight(layer).index_select(0, named)
-            new = torch.baddbmm(written.flatten(0, 1).expand(len(heads), -1, -1), change, weight)
-            return new.view(-1, *written.shape[1:])
-        each = z.expand(len(heads), *z.shape).clone()  # quantised: no head's slice of W_O can be read
+        if self.reference is not None:  # which may be on another layer's device
+            change = change + self.reference[layer].to(z).index_select(2, named)
+        return change.movedim(2, 0).flatten(1, 2)
+
+    def _through(self, layer: int, heads: Sequence[int]) -> torch.Tensor:
+        """The same by the whole product."""
+        g = self.adapter.geometry
+        z = self.clean.heads[layer].unflatten(-1, (g.heads, g.head_dim))
+        each = z.expand(len(heads), *z.shape).clone()
         for copy, head in enumerate(heads):
-            each[copy, :, :, head] += change[:, :, copy]
-        return out(each.flatten(0, 1).flatten(-2))
+            each[copy, :, :, head] = 0 if self.reference is None else self.reference[layer][:, :, head].to(z)
+        return self.adapter.out(layer).forward(each.flatten(0, 1).flatten(-2))
 
     @contextlib.contextmanager
     def _cut(self, n: int, *, ablated: bool) -> Iterator[None]:
@@ -98,7 +118,8 @@ class Sweep:
         with contextlib.ExitStack() as stack:
             if attends:
                 places = (self.read % width).unique()
-                if 2 * len(places) <= width:  # a causal kernel leaves out half of all rows by itself
+                # Of a causal model the kernel leaves out half by itself; of any, copies and a mask cost something.
+                if 2 * len(places) <= width:
                     attention = self.adapter.attention(self.adapter.geometry.layers - 1)
                     stack.enter_context(sites.handled(attention, _queries_at(places)))
             for chain in chains:
@@ -108,6 +129,11 @@ class Sweep:
                     if path == chain[-1]:
                         stack.callback(module.register_forward_hook(_scatter(rows, n * size, width)).remove)
             yield
+
+
+def _norm(x: torch.Tensor) -> torch.Tensor:
+    """The norm of each of the first axis, in float32 at least."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _queries_at(places: torch.Tensor) -> Any:

@@ -86,12 +86,8 @@ class Run:
         path = out or Path("runs") / f"{command}-{slug}-{identity[:8]}"
         run = cls(path, identity, begun, console, share)
         old = run._read_manifest()
-        if old is not None and old.get("identity") != identity and not force and not run._barren(old):
-            status = {"running": "not finished"}.get(str(old.get("status")), old.get("status"))
-            raise HeadtoolError(
-                f"{path} holds another run ({old.get('command')}, {status})",
-                hint="choose another --out, or --force to start over",
-            )
+        if not force:
+            run._refuse_another(old)
         if old is not None and old.get("status") == "done" and old.get("identity") == identity and not force:
             run._take_over(old)
         if run.done and not dry and share.index == 0:
@@ -101,11 +97,20 @@ class Run:
         run._open(force)
         return run
 
-    def _barren(self, old: Mapping[str, Any]) -> bool:
-        """Did the run that the directory holds end before it had made anything? Then another may have the place."""
+    def _refuse_another(self, held: Mapping[str, Any] | None) -> None:
+        """Keep out of another run's directory, but for one that ended before it had made anything. Several processes may not
+        take such a place: one of them may have begun while another looks.
+        """
+        if held is None or held.get("identity") == self.identity:
+            return
         made = (self.path / name for name in OWN if name not in SAID)
-        return old.get("status") != "done" and not any(
-            each.is_file() for top in made for each in (top, *top.rglob("*"))
+        made_nothing = not any(each.is_file() for top in made for each in (top, *top.rglob("*")))
+        if self.share.count == 1 and held.get("status") != "done" and made_nothing:
+            return
+        status = {"running": "not finished"}.get(str(held.get("status")), held.get("status"))
+        raise HeadtoolError(
+            f"{self.path} holds another run ({held.get('command')}, {status})",
+            hint="choose another --out, or --force to start over",
         )
 
     def _take_over(self, finished: dict[str, Any]) -> None:
@@ -139,6 +144,13 @@ class Run:
             hint = "wait for it, or choose another --out"
             raise HeadtoolError(f"another process is at work on {self.path}", hint=hint, code=FAILED)
         now = self._read_manifest()
+        if not force:
+            try:
+                self._refuse_another(now)  # it may have gone on, and ended, while this process waited for the lock
+            except HeadtoolError:
+                self._lock.release()
+                self._lock = None
+                raise
         if not force and now is not None and now.get("identity") == self.identity and now.get("status") == "done":
             self._take_over(now)  # another process has finished it meanwhile
             if self.done:
@@ -204,9 +216,10 @@ class Run:
         if self.share.count == 1:
             for other in (self.path / "parts").iterdir():
                 if other != folder:
-                    self.console.note(
-                        "parts of an earlier attempt under another plan (device, dtype or batches) are dropped"
-                    )
+                    if any(other.rglob("*.part")):
+                        self.console.note(
+                            "parts of an earlier attempt under another plan (device, dtype or batches) are dropped"
+                        )
                     _remove(other)
         return folder
 

@@ -59,7 +59,7 @@ def show_plan(run: Run, fields: dict[str, Any], *, device: str = "cpu") -> Path:
     and the libraries take comes to it, about what this process has taken.
     """
     if device == "cpu" and "memory_bytes" in fields:
-        fields["memory_bytes"] += peak_memory()
+        fields = fields | {"memory_bytes": fields["memory_bytes"] + peak_memory()}
     told = {name: human_bytes(value) if name.endswith("bytes") else value for name, value in fields.items()}
     run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
     return run.path

@@ -114,6 +114,9 @@ class Ablation:
                 for some in np.array_split(wanted, passes) if passes else ():
                     found[:, i, some, at] = _numbers(*recorded.without(layer, some.tolist()))
             done = at.stop
+            del recorded
+            if layers.stop == adapter.geometry.layers:
+                self._last = None
         _finite(base, found[:, self.active[layers]])
         ends = np.array([layers.start, layers.stop])
         arrays = {"index": index, "layers": ends, "found": found, "base": base}
@@ -122,6 +125,7 @@ class Ablation:
 
     def merge(self, parts: Path) -> Losses:
         """All parts as one. Raises HeadtoolError naming a part that is damaged, which is removed."""
+        self._last = None
         g, n = self.adapter.geometry, len(self.examples)
         found = np.full((2, g.layers, g.heads, n), np.nan, np.float32)
         base = np.full((2, n), np.nan, np.float32)
@@ -133,9 +137,9 @@ class Ablation:
         return Losses(base[0], base[1], found[0], found[1])
 
     def _record(self, bucket: np.ndarray) -> sweep.Sweep | Plain:
-        """A bucket's clean pass, kept for the next part, which may be of further layers of the same bucket."""
+        """A bucket's clean pass, kept while the next part may be of further layers of the same bucket."""
         if self._last is None or not np.array_equal(self._last[0], bucket):
-            self._last = None  # two in memory would be one too many
+            self._last = None  # before the next is in memory
             batch = self.examples.batch(bucket).to(self.adapter.device)
             self._last = bucket, self.engine(self.adapter, batch, self.reference(batch), reads(batch, self.pooling))
         return self._last[1]

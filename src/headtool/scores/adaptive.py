@@ -82,7 +82,7 @@ def estimate(first: np.ndarray, exact: np.ndarray, order: np.ndarray) -> Estimat
     fitted = slope[..., None] * a
     middle = fitted.mean(-1, keepdims=True)
     both = np.where(known, (fitted - middle) * (r - mean_r[..., None]), 0.0).sum(-1) / np.maximum(n - 1, 1)
-    variance_y = np.maximum(fitted.var(-1, ddof=1) + variance_r + 2 * both, variance_r * 0)
+    variance_y = np.maximum(fitted.var(-1, ddof=min(1, total - 1)) + variance_r + 2 * both, variance_r * 0)
     data_se, se = np.sqrt(data_variance), np.sqrt(data_variance + variance_y / total)
     half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(n - 1, 1)) * data_se
     back = np.argsort(order)

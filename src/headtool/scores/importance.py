@@ -29,7 +29,8 @@ def columns(found: Losses | Sampled, top_k: int, seed: int) -> tuple[dict[str, l
     """The columns of the table importance, heads in order; and how sure they are."""
     if isinstance(found, Sampled):
         losses, of = found.losses, found.estimate
-        sure = judged(of.I, of.se, of.n, bootstrap_estimates(of, found.first, seed), top_k)
+        se = of.se if losses.base.size > 1 else None
+        sure = judged(of.I, se, of.n, bootstrap_estimates(of, found.first, seed), top_k)
         low, high, exact = of.low, of.high, of.n
     else:
         losses, sure = found, certainty(ablation(found), top_k, seed)

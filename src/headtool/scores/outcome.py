@@ -185,8 +185,15 @@ def _top_table(run: Run, results: Results) -> Any:
         for name, low, high in (("combined", "combined_low", "combined_high"), ("I", "I_low", "I_high"))
         if name in heads.columns
     ]
-    share = [f"in top {run.manifest['top_k']}"] if "top_k_share" in heads.columns else []
-    titles = ["layer", "head", *[f"{name} [95%]" for name, *_ in intervals], *share, *[name for name, _ in shown]]
+    told_sure = "top_k_share" in heads.columns and heads["top_k_share"].null_count() < heads.height
+    share = [f"in top {run.manifest['top_k']}"] if told_sure else []
+    titles = [
+        "layer",
+        "head",
+        *[name if heads[low].is_null().all() else f"{name} [95%]" for name, low, _ in intervals],
+        *share,
+        *[name for name, _ in shown],
+    ]
     told: list[list[str]] = []
     for each in run.manifest["top"]["heads"]:
         row = rows[each["layer"], each["head"]]
@@ -195,7 +202,7 @@ def _top_table(run: Run, results: Results) -> Any:
             f"{row[name]:.3g}" + ("" if row[low] is None else f" [{row[low]:.3g}, {row[high]:.3g}]")
             for name, low, high in intervals
         ]
-        cells += ["" if row["top_k_share"] is None else f"{row['top_k_share']:.0%}" for _ in share]
+        cells += [f"{row['top_k_share']:.0%}" for _ in share]
         cells += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
         told.append(cells)
     widths = [2 + max(map(len, column)) for column in zip(titles, *told, strict=True)]

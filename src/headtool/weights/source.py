@@ -120,9 +120,8 @@ def open_checkpoint(given: str, *, allow_pickle: bool = False) -> Checkpoint:
     """
     path = expanded(given)
     if given in BUILT_IN:
-        return replace(
-            _local(locate(given).folder, given, given, None), path=given
-        )  # where the package lies says nothing
+        built_in = _local(locate(given).folder, given, given, None)
+        return replace(built_in, path=given)  # where the package lies says nothing
     if path.is_file():
         if path.name.endswith(".safetensors.index.json"):
             return _local(path.parent, path.parent.name, str(path), None)
