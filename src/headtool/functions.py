@@ -86,7 +86,7 @@ def _taken(hint: Any, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """A number, a path, or a list of them, as it is typed in a shell."""
-    return ",".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+    return ",".join(str(item) for item in value) if isinstance(value, list | tuple | range) else str(value)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -100,7 +100,7 @@ KINDS: dict[type, tuple[Any, str, Callable[[Any], Any]]] = {
     bool: (bool, "True or False", bool),
     int: (numbers.Integral, "a whole number", int),
     float: (numbers.Real, "a number", float),
-    str: ((str, list, tuple, numbers.Real, os.PathLike), "a text", _text),
+    str: ((str, list, tuple, range, numbers.Real, os.PathLike), "a text", _text),
     Path: ((str, os.PathLike), "a path", Path),
     list: ((list, tuple, Mapping, str, os.PathLike), "a list", _listed),
 }

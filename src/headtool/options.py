@@ -46,6 +46,8 @@ def number_or(word: str, text: str, what: str) -> int | None:
 
 def numbers(text: str, what: str) -> list[int]:
     """A list of whole numbers from 0, with ranges, such as 0,3,6-9: ascending, each once. Raises HeadtoolError."""
+    if not text.strip():
+        raise HeadtoolError(f"{what} is empty", hint=f"for example {what} 0,3,6-9")
     found: set[int] = set()
     for word in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", word)

@@ -36,8 +36,8 @@ CASES = (
     case("inject demo --calibration a.json --dry-run", "--calibration a.json: it is for model None, this run has ...", "a calibration that names no model", file("a.json", {"detectors": {}, "sequences": []})),
     case("inject demo --phase backward --detect strict", "detectors watch the forward phase"),
     case("inject demo --sample --shard 1/2", "--sample decides after each round, so all shares must run at the same time"),
-    case("inject demo --calibrate 400", "demo: 256 sequences, 400 of them to calibrate"),
+    case("inject demo --calibrate 400", "demo: its texts make 256 sequences, and 400 are to calibrate before the first is tested"),
     case("inject demo --data nowhere.txt", "nowhere.txt: there is no such file"),
-    case("inject demo --data a.txt", "a.txt: 1 sequences, 32 of them to calibrate", "a text of one word", file("a.txt", "word")),
+    case("inject demo --data a.txt", "a.txt: its texts make 1 sequences, and 32 are to calibrate before the first is tested", "a text of one word", file("a.txt", "word")),
     case("inject ./nothing", "./nothing: there is no such model folder"),
 )  # fmt: skip

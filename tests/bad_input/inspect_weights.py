@@ -107,7 +107,7 @@ FLAGS = (
     case("inspect-weights demo --zero-eps -1", "--zero-eps -1.0: not a number from 0"),
     case("inspect-weights demo --zero-eps nan", "--zero-eps nan: not a number from 0"),
     case("inspect-weights demo --alpha --spectrum none", "--alpha is fitted to spectra"),
-    case("inspect-weights demo --include *.nothing", "...decoder: no tensor fits --include and --exclude"),
+    case("inspect-weights demo --include *.nothing", "demo: no tensor fits --include and --exclude"),
     case("inspect-weights demo --spectrum some", "invalid value for '--spectrum': ..."),
     case("inspect-weights demo --format xml", "invalid value for '--format': ..."),
     case("inspect-weights demo --k-max 2", "invalid value for '--k-max': ..."),
@@ -122,7 +122,7 @@ FLAGS = (
     case("inspect-weights demo --family nothing", "there is no family named 'nothing'"),
     case("inspect-weights demo --diff ./nothing/here", "./nothing/here: there is no such model folder"),
     case("inspect-weights demo --diff demo-encoder", "the two checkpoints have no tensor in common"),
-    case("inspect-weights demo --embedding --include *norm*", "...decoder: there is no word embedding among its tensors"),
+    case("inspect-weights demo --embedding --include *norm*", "demo: there is no word embedding among its tensors"),
     case("inspect-weights demo --shard 3/2", "--shard 3/2: not of the form i/n with 1 <= i <= n"),
 )  # fmt: skip
 

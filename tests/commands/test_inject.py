@@ -347,7 +347,7 @@ WRONG = [
     (["--pattern", "burst:900"], "burst:900: a row has"),
     (["--sample", "--shard", "1/2"], "--sample decides after each round"),
     (["--sequences", "300"], None),
-    (["--calibrate", "400"], "400 of them to calibrate"),
+    (["--calibrate", "400"], "400 are to calibrate"),
     (["--data", "nowhere.txt"], "nowhere.txt"),
 ]
 

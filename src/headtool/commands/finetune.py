@@ -232,6 +232,8 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
         train, evaluate = (_split(run, opened.adapter, *side, ask) for side in zip(chosen, numbers, strict=True))
     if place is None:
         return outcome.show_plan(run, opened.adapter, train, evaluate, recipe, adapters)
+    if never := [name for number, name in enumerate(names) if not (numbers[0] == number).any()]:
+        console.warn(f"no training row is of class {', '.join(map(str, never[:4]))}")
     if own is not None and not classifier.fits(own, names):
         console.note(f"the model's classifier has other classes ({', '.join(own[:4])}): a new one is drawn")
     run.manifest["model"] = opened.adapter.facts() | {

@@ -55,7 +55,7 @@ Pattern = Annotated[
     opt.flag(
         "--pattern",
         metavar="PATTERN",
-        help="flip, multi:N, stuck0, stuck1, random, value:X or burst:N.",
+        help="flip, multi[:N], stuck0, stuck1, random, value:X or burst[:N].",
         group=FAULTS,
     ),
 ]

@@ -116,6 +116,8 @@ def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNa
         analyses = [
             analyse(each, top_k=ask.top_k, p_high=ask.p_high, p_low=ask.p_low, seed=ask.seed) for each in groups
         ]
+    if all(statistic.value is None for analysis in analyses for statistic in analysis.mean.values()):
+        run.console.note("the runs have no two columns that a statistic compares: there are tables and maps alone")
     with run.clock.phase("write"):
         outputs.write(run, analyses, ask)
     run.finish()

@@ -55,7 +55,7 @@ def parse(text: str) -> Pattern:
             return Pattern(kind, value=float(more))
         except ValueError:
             pass
-    hint = "flip, multi:N, stuck0, stuck1, random, value:X or burst:N"
+    hint = "flip, multi[:N], stuck0, stuck1, random, value:X or burst[:N]"
     raise HeadtoolError(f"--pattern {text}: there is no such pattern", hint=hint)
 
 

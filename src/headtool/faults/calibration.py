@@ -130,7 +130,8 @@ def load(path: Path, facts: Mapping[str, Any], detectors: Mapping[str, ModuleTyp
     found = {}
     for name, module in detectors.items():
         if name not in named:
-            raise HeadtoolError(f"--calibration {path}: it knows nothing of the detector {name}", hint="leave it out")
+            hint = f"--detect without {name}; or leave out --calibration, and limits are set anew"
+            raise HeadtoolError(f"--calibration {path}: it knows nothing of the detector {name}", hint=hint)
         try:
             found[name] = torch.tensor(named[name], dtype=torch.float64)
             whole = found[name].shape == (layers, len(module.QUANTITIES)) and bool(torch.isfinite(found[name]).all())

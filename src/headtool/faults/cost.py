@@ -71,8 +71,9 @@ def measure(
         "baseline_forward": plain,
         "injected_forward": injected,
         "open_forward": lambda: watched(False, False),
-        "detection_forward": lambda: watched(True, False),
     }
+    if detectors:
+        steps["detection_forward"] = lambda: watched(True, False)
     if method is not None:
         steps["bounds_forward"] = lambda: watched(False, True)
     steps["total"] = lambda: watched(True, method is not None, with_fault=True)
@@ -98,10 +99,11 @@ def measure(
     seconds = {name: np.array(values) for name, values in times.items()}
     base, opened = seconds["baseline_forward"], seconds["open_forward"]
     made = {f"{name}_s": values for name, values in seconds.items()}
-    made["detection_s"] = seconds["detection_forward"] - opened
     made["overhead_injection_pct"] = 100 * (seconds["injected_forward"] - base) / base
     made["overhead_open_pct"] = 100 * (opened - base) / base
-    made["overhead_detection_pct"] = 100 * (seconds["detection_forward"] - opened) / base
+    if detectors:
+        made["detection_s"] = seconds["detection_forward"] - opened
+        made["overhead_detection_pct"] = 100 * (seconds["detection_forward"] - opened) / base
     made["overhead_total_pct"] = 100 * (seconds["total"] - base) / base
     if method is not None:
         made["bounds_s"] = seconds["bounds_forward"] - opened

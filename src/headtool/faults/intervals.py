@@ -21,7 +21,7 @@ def wilson(hits: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     p, scale = hits / n, 1 + z * z / n
     middle = (p + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < n else 1.0
 
 
 def leveugle(population: int, margin: float, confidence: float, p: float = 0.5) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 TOP_BITS = 3
+SLIGHT = 1e-4  # nats: a change of the loss that --harm should not reach down to
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class Findings:
 def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask: SimpleNamespace) -> None:
     """Write the tables and figures of a run."""
     g, lines = adapter.geometry, ask.jsonl
+    middle = float(np.median([seen.loss for i, seen in found.clean.items() if i in sequences.tested]))
+    if ask.phase == "forward" and ask.harm * middle < SLIGHT:
+        run.console.warn(
+            f"the clean losses are near 0 (median {middle:.1g} nats): 'harmful' is a change of {ask.harm * middle:.1g} nats "
+            "there, too small to matter; --data that the model knows less well, or a larger --harm"
+        )
     trials, detectors, marks = found.trials, found.trials.detectors, ask.marks
     made = tables.build(
         "trials", gather.trials(trials, adapter.dtype, marks), detector=detectors, steps=[str(step) for step in marks]
@@ -75,7 +82,11 @@ def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask
     performance = tables.build("performance", cost.columns(found.performance))
     run.write("performance", performance, lines=lines)
     label = run.manifest["model"]["label"]
-    figures = {"fault_rates": fault_rates(summary, f"{label}: {len(trials.faults):,} faults, {ask.phase} phase")}
+    figures = {
+        "fault_rates": fault_rates(
+            summary, f"{label}: {len(trials.faults):,} faults ({ask.pattern}), {ask.phase} phase"
+        )
+    }
     if bounds is not None and bounds.height:
         figures["bounds"] = fault_bounds(bounds, f"{label}: softmax bounds ({ask.bounds}, {ask.epsilon})")
     figures["overheads"] = overheads(performance, f"{label}: what is added to a forward pass")
@@ -118,7 +129,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     summary = pl.read_parquet(run.path / "tables" / "summary.parquet")
     head = (
         f" inject  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
-        f"  {run.manifest['trials']:,} faults  {ask.phase} phase"
+        f"  {run.manifest['trials']:,} faults ({ask.pattern})  {ask.phase} phase"
     )
     table = Table(box=None, header_style="bold")
     columns = ["site", "faults", "harmful [95%]", "not finite", "worst bits"]
@@ -142,7 +153,8 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     shown: list[Any] = [Text(head, style="bold"), table]
     if "detectors" in run.manifest["tables"]:
         shown.append(_detectors(run))
-    lines = [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
+    lines = _harm(run) if ask.phase == "forward" else []
+    lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):
         lines.append(f" rate     {rate:,.1f} faults/s")
     lines += _performance(run)
@@ -150,6 +162,22 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     lines.append(f" memory   {human_bytes(memory['peak_rss'])} peak, {human_bytes(facts['bytes'])} of it the model")
     lines.append(f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/")
     return [*shown, Text("\n".join(lines), no_wrap=True)]
+
+
+def _harm(run: Run) -> list[str]:
+    """What the harmful ones did: those by their loss, up or down, and those that are not finite, which count as harmful too."""
+    by_loss = pl.col("outcome") == "harmful"
+    told = pl.read_parquet(run.path / "tables" / "trials.parquet").select(
+        up=(by_loss & (pl.col("loss_diff") > 0)).sum(),
+        down=(by_loss & (pl.col("loss_diff") < 0)).sum(),
+        nonfinite=(pl.col("outcome") == "nonfinite").sum(),
+    )
+    up, down, nonfinite = told.row(0)
+    return (
+        [f" harmful  {up:,} raise the loss, {down:,} lower it, {nonfinite:,} are not finite"]
+        if up + down + nonfinite
+        else []
+    )
 
 
 def _rate(row: Mapping[str, Any], kind: str) -> str:
@@ -185,10 +213,15 @@ def _performance(run: Run) -> list[str]:
         if name in median
     )
     over = "  ".join(
-        f"{name.removeprefix('overhead_').removesuffix('_pct')} {median[name]:+.0f}%"
+        f"{name.removeprefix('overhead_').removesuffix('_pct')} {median[name]:+.0f}% ± {rows[name]['std']:.0f}"
         for name in median
         if name.startswith("overhead_")
     )
     batch = f"{median['batch']:.0f} x {median['tokens_a_sequence']:.0f} tokens"
     flops = f"attention {median['attention_gflop']:.2f} GFLOP, {1e3 * median['attention_tflops']:.1f} GFLOP/s of the plain pass"
-    return [f" a pass   {batch}", f"          {times}", f" overhead {over} of the plain pass", f" work     {flops}"]
+    return [
+        f" a pass   {batch}",
+        f"          {times}",
+        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} runs)",
+        f" work     {flops}",
+    ]

@@ -30,6 +30,7 @@ CONTENT = (
     "weights",
     "other",
 )  # of the inputs: models and rows, wherever they stand
+SHOWN = 4  # flags that a hint names
 VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib", "scipy")
 
 
@@ -48,6 +49,18 @@ def begin(command: str, arguments: Mapping[str, Any], inputs: Mapping[str, Any])
         "inputs": dict(inputs),
         "started": now(),
     }
+
+
+def apart(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What two runs of one command differ in, as the beginning of a hint; nothing where their manifests do not say."""
+    if held.get("command") != asked["command"] or not isinstance(held.get("arguments"), dict):
+        return ""
+    then, now_asked = held["arguments"], asked["arguments"]
+    flags = [
+        f"--{name.replace('_', '-')}" for name in now_asked if name not in HOW and then.get(name) != now_asked[name]
+    ]
+    more = f" and {len(flags) - SHOWN} more" if len(flags) > SHOWN else ""
+    return f"it differs in {', '.join(flags[:SHOWN])}{more}; " if flags else ""
 
 
 def read(file: Path) -> dict[str, Any]:

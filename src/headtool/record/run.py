@@ -108,9 +108,10 @@ class Run:
         if self.share.count == 1 and held.get("status") != "done" and made_nothing:
             return
         status = {"running": "not finished"}.get(str(held.get("status")), held.get("status"))
+        differ = manifest.apart(held, self.manifest)
         raise HeadtoolError(
             f"{self.path} holds another run ({held.get('command')}, {status})",
-            hint="choose another --out, or --force to start over",
+            hint=f"{differ}choose another --out, or --force to start over",
         )
 
     def _take_over(self, finished: dict[str, Any]) -> None:

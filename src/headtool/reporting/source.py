@@ -58,8 +58,9 @@ def read(path: Path) -> Source:
     status = manifest.get("status")
     if status != "done":
         why = f" ({manifest['error']})" if status == "failed" and manifest.get("error") else ""
+        told = "it was interrupted, or is at work" if status == "running" else f"its status is {status!r}{why}"
         raise HeadtoolError(
-            f"{path}: the run is not finished: its status is {status!r}{why}",
+            f"{path}: the run is not finished: {told}",
             hint="the same command again finishes it",
         )
     try:

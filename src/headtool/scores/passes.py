@@ -130,7 +130,8 @@ def _forward(
             console.note(f"the task span was found in {examples.with_span} of {len(examples)} examples")
         else:
             names = [name for name in names if name != "task"]
-            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out, and its term in 'combined'")
+            also = ", and its term in 'combined'" if "combined" in ask.scores else ""
+            console.warn(f"rows of {chosen.name} have no task span: 'task' is left out{also}")
     if not names:
         hint = "name others with --scores, or the span with --question-marker"
         raise HeadtoolError("no score is left to measure", hint=hint)

@@ -216,7 +216,7 @@ def curve(trainer: transformers.Trainer, more: Sequence[str] = ()) -> dict[str, 
 
 
 def _diverged(what: str, loss: float, step: int) -> HeadtoolError:
-    hint = "a smaller --lr, or --dtype fp32; --force starts over"
+    hint = "a smaller --lr, in half precision --dtype fp32; --force starts over"
     return HeadtoolError(f"the {what} is {loss} at step {step}", hint=hint, code=FAILED)
 
 

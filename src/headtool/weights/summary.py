@@ -21,7 +21,9 @@ def _changes(run: Run) -> list[str]:
     if "diff" in run.manifest["tables"]:
         frame = pl.read_parquet(run.path / "tables" / "diff.parquet")
         changed = frame.filter(pl.col("status") == "changed").drop_nulls("relative_distance")
-        told.append(f"diff     {(frame['status'] == 'changed').sum()} of {frame.height} tensors changed")
+        alone = frame["status"].str.starts_with("only")
+        both = f"{(frame['status'] == 'changed').sum()} of {(~alone).sum()} tensors changed"
+        told.append(f"diff     {both}{f', {alone.sum()} are in one only' if alone.any() else ''}")
         if changed.height:
             typical, most = (float(np.quantile(changed["relative_distance"], q)) for q in (0.5, 1))
             name = changed.sort("relative_distance")["param_name"][-1]

@@ -137,7 +137,7 @@ TABLES = (
     Table(
         "performance", 1, "Times, memory and operations of a batch, over --runs repetitions.", ("metric",),
         (
-            Column("metric", "String", "", "what was measured"),
+            Column("metric", "String", "", "what was measured; docs/inject.md lists them"),
             Column("unit", "String", "", "its unit"),
             *(Column(name, "Float64", "", f"{name} over the runs") for name in ("mean", "std", "min", "max", "median")),
             Column("runs", "Int64", "", "repetitions; 1 for what does not vary"),
