@@ -132,6 +132,9 @@ def test_a_comparison(pairs, tmp_path, capsys):
     values = [metrics["labels"][label]["spearman_rho_Ipre_Urel"]["value"] for label in ("FULL", "LORA")]
     assert gap["value"] == pytest.approx(values[0] - values[1])
     assert gap["ci_low"] <= gap["ci_high"]
+    shared = "spearman_rho_Ipre_G"  # of the same two runs in both
+    assert metrics["labels"]["FULL"][shared]["value"] == metrics["labels"]["LORA"][shared]["value"] is not None
+    assert metrics["differences"][0][shared]["value"] is None
     for label in ("FULL", "LORA"):
         assert load(out / "labels" / label, "stats.json") == metrics["labels"][label]
         assert pl.read_csv(out / "labels" / label / "heads.csv").height == 48

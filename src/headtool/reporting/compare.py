@@ -39,11 +39,14 @@ def metrics(analyses: Sequence[Analysis], k: int, seed: int) -> dict[str, Any]:
 
 
 def differences(first: Analysis, second: Analysis) -> dict[str, Any]:
-    """First minus second, statistic by statistic, with the 95% interval of the bootstrap over heads."""
+    """First minus second, statistic by statistic, with the 95% interval of the bootstrap over heads. Null where either is,
+    and where both are of the same numbers: then no difference is no finding.
+    """
     told: dict[str, Any] = {}
     for name in NAMES:
         a, b = first.mean[name], second.mean[name]
-        if a.value is None or b.value is None:
+        same = bool(a.boot.size) and a.value == b.value and np.array_equal(a.boot, b.boot, equal_nan=True)
+        if a.value is None or b.value is None or same:
             told[name] = {"value": None, "ci_low": None, "ci_high": None}
             continue
         low = high = None
