@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [NAME ...] [--list] [--write] [--limit SECONDS]
 
-NAME is a script without bench_ and .py (default: all of them, in order of their names). Each runs in a process of its own,
+NAME is a script without bench_ and .py, or one of SETTINGS (default: all of them, in order of their names). Each runs in a process of its own,
 with the arguments that SETTINGS has for it, by this Python: install the peers first (dependency group `peers`) where they
 are to be measured. What it prints is kept in results/NAME.json with the date, the machine, the versions, its CPU time and
 its largest process, also where it fails. From these files are made: the part of RESULTS.md between its marks (what stands
@@ -34,8 +34,11 @@ from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-SETTINGS: dict[str, list[str]] = {  # of those that do not run as they stand, or for hours
-    "ablation": ["--heads", "2"],
+SETTINGS: dict[
+    str, list[str]
+] = {  # of those that do not run as they stand, or for hours; A-B is A with other arguments
+    "ablation": ["--heads", "2", "--models", "gpt2-5000,gpt2-50257"],
+    "ablation-minilm": ["--heads", "12", "--models", "minilm", "--rounds", "2"],
     "causal": ["--batch", "2"],
     "inject": ["--trials", "24"],
     "sampled": ["demo-encoder"],
@@ -67,7 +70,13 @@ BENCH = ("<!-- bench -->\n", "<!-- /bench -->")
 
 def names(folder: Path = HERE) -> list[str]:
     """The benchmarks of the folder."""
-    return [file.stem.removeprefix("bench_") for file in sorted(folder.glob("bench_*.py"))]
+    scripts = [file.stem.removeprefix("bench_") for file in sorted(folder.glob("bench_*.py"))]
+    return sorted({*scripts, *(name for name in SETTINGS if script(name) in scripts)})
+
+
+def script(name: str) -> str:
+    """The script of a benchmark, which may be one with arguments of its own."""
+    return name.partition("-")[0]
 
 
 def machine() -> str:
@@ -96,9 +105,9 @@ def versions() -> dict[str, str]:
 def run(name: str, folder: Path = HERE, limit: float = 3600) -> dict[str, Any]:
     """Run a benchmark, show what it prints, and return all that is kept of it."""
     arguments = SETTINGS.get(name, [])
-    command = [sys.executable, str(folder / f"bench_{name}.py"), *arguments]
+    command = [sys.executable, str(folder / f"bench_{script(name)}.py"), *arguments]
     kept: dict[str, Any] = {
-        "name": name, "command": shlex.join(["python", f"benchmarks/bench_{name}.py", *arguments]),
+        "name": name, "command": shlex.join(["python", f"benchmarks/bench_{script(name)}.py", *arguments]),
         "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
     }  # fmt: skip
     begun = time.perf_counter()
@@ -165,7 +174,7 @@ def page(kept: list[dict[str, Any]]) -> str:
         spent = f"{each['cpu_s']:,.0f} CPU s" if each["cpu_s"] is not None else "no times"
         failed = f" It failed with {each['code']}." if each["code"] else ""
         lines += [
-            f"## bench_{each['name']}.py, {each['date']}\n",
+            f"## bench_{script(each['name'])}.py, {each['date']}\n",
             f"`{each['command']}`: {spent}{peak}.{failed}",
         ]
         lines += [
