@@ -2,12 +2,12 @@
 
     python benchmarks/run.py [NAME ...] [--list] [--write] [--limit SECONDS]
 
-NAME is a script without bench_ and .py, or one of SETTINGS (default: all of them, in order of their names). Each runs in a process of its own,
-with the arguments that SETTINGS has for it, by this Python: install the peers first (dependency group `peers`) where they
-are to be measured. What it prints is kept in results/NAME.json with the date, the machine, the versions, its CPU time and
-its largest process, also where it fails. From these files are made: the part of RESULTS.md between its marks (what stands
-outside of them, such as what did not help, is written by hand and stays), and the table of the README. --write makes both
-without running anything.
+NAME is a script without bench_ and .py, or one of SETTINGS (default: all of them, in order of their names). Each runs in
+a process of its own, with the arguments that SETTINGS has for it, by this Python: install the peers first (dependency group
+`peers`) where they are to be measured. What it prints is kept in results/NAME.json with the date, the machine, the versions,
+its CPU time and its largest process, also where it fails. From these files are made: the part of RESULTS.md between its
+marks (what stands outside of them, such as what did not help, is written by hand and stays), and the table of the README.
+--write makes both without running anything.
 
 A script that has something for the README's table prints lines of the form
 
