@@ -40,11 +40,11 @@ def gram(blocks: Iterable[np.ndarray], side: int, tall: bool, dtype: type) -> np
 
 
 def eigenvalues(matrix: np.ndarray) -> np.ndarray:
-    """The eigenvalues of a symmetric matrix of which the lower triangle is given, ascending, float64. It is overwritten."""
-    from scipy.linalg import eigvalsh
+    """The eigenvalues of a symmetric matrix of which the lower triangle is given, ascending, float64.
 
-    found = eigvalsh(matrix, lower=True, overwrite_a=True, check_finite=False, driver="evd")
-    return found.astype(np.float64)
+    By numpy, which lets other threads run meanwhile; scipy's LAPACK does not.
+    """
+    return np.linalg.eigvalsh(matrix, UPLO="L").astype(np.float64)
 
 
 def resolved(side: int) -> float:

@@ -106,7 +106,7 @@ def need(item: Item, wish: Wish, held: bool = False) -> int:
     whole = 4 * item.rows * item.cols if held else 0
     if item.tensor.dtype == "F64":
         whole = 3 * item.bytes
-    gram = 8 * side * side if wish.spectra and not item.skip else 0
+    gram = 16 * side * side if wish.spectra and not item.skip else 0
     return min(block, 12 * item.rows * item.cols) + whole + gram
 
 
