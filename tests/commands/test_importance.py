@@ -13,7 +13,10 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 import headtool
+from headtool.models import devices
+from headtool.models.batches import Examples
 from headtool.models.locate import locate
+from headtool.scores import passes
 from shell import call
 
 SMALL = {"limit": 20, "quiet": True}
@@ -89,6 +92,35 @@ def test_modes_are_verified_and_differ(mode, whole, tmp_path, capsys):
 def test_half_precision_states_its_error(tmp_path):
     run = headtool.score("demo", scores="ablation", dtype="bf16", out=tmp_path / "run", **SMALL)
     assert json.loads((run / "manifest.json").read_text())["verified"]["error_of_I"] < 0.2
+
+
+def test_without_room_for_float32_half_precision_judges_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "free_bytes", lambda where: 1_000_000)
+    said = call(
+        capsys, "score", "demo", "--scores", "ablation", "--dtype", "bf16", "--limit", "20", "--out", tmp_path / "run"
+    )
+    assert said.code == 0
+    assert "of which 1 MB are free: heads are ablated again in its own precision" in " ".join(said.err.split())
+    told = json.loads((tmp_path / "run" / "manifest.json").read_text())["verified"]
+    assert 0 < told["largest_difference"] < 0.2
+    assert "error_of_I" not in told
+
+
+def test_a_backward_pass_keeps_within_its_bytes(tmp_path, monkeypatch):
+    """Smaller batches, the same numbers."""
+    found = []
+    for most in (passes.BACKWARD, 1_000_000):
+        monkeypatch.setattr(passes, "BACKWARD", most)
+        sizes = []
+        monkeypatch.setattr(
+            Examples,
+            "batch",
+            lambda self, index, own=Examples.batch, sizes=sizes: sizes.append(len(index)) or own(self, index),
+        )
+        found.append(headtool.score("demo", scores="gradient", out=tmp_path / str(most), **SMALL))
+        monkeypatch.undo()
+        assert (max(sizes) > 3) == (most > 1_000_000)
+    assert_frame_equal(*(table(run, "gradfisher") for run in found), rel_tol=1e-4, abs_tol=1e-7)
 
 
 def test_text_rows_and_masked_rows_have_losses(tmp_path):

@@ -17,6 +17,7 @@ from headtool.models import hooks
 from headtool.models.batches import IGNORED, Encoding, Examples
 from headtool.models.losses import losses
 from headtool.models.sweep import Sweep, plain
+from headtool.scores import ablation
 from headtool.scores import update as update_module
 from headtool.scores.ablation import Ablation, rows_of
 from headtool.scores.certainty import bootstrap_means, certainty, holm, p_of_zero
@@ -94,6 +95,23 @@ def test_how_many_heads_are_stacked_does_not_matter(rows, tmp_path):
     other.mkdir()
     _, found = swept(adapter, data, other, rows=rows)
     np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("name", [name for name in ALL if tiny(name).layout.causal])
+def test_a_decoder_may_be_swept_padded(name, mode, tmp_path, monkeypatch):
+    """As on a GPU, where a batch of little work takes in shorter examples."""
+    adapter = tiny(name)
+    data = examples(adapter, (9, 5, 8, 7, 5, 9, 7))
+    run, wanted = swept(adapter, data, tmp_path, mode)
+    assert all(len(set(data.lengths[batch])) == 1 for batch in run.batches)
+    monkeypatch.setattr(ablation, "enough_of", lambda adapter, rows: 40)
+    other = tmp_path / "other"
+    other.mkdir()
+    run, found = swept(adapter, data, other, mode)
+    assert [data.lengths[batch].tolist() for batch in run.batches] == [[9, 9, 8, 7], [7], [5, 5]]
+    np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-5)
+    np.testing.assert_allclose(found.base, wanted.base, atol=1e-5)
 
 
 def test_one_recording_is_in_memory_and_none_after_the_sweep(tmp_path, monkeypatch):

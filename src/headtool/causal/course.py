@@ -83,7 +83,7 @@ def _one(
         model = fresh(settings)
     with run.console.progress(f"training {name}", total, done) as advance, run.clock.phase("train"):
         made = trainer.make(model, data.train, recipe, place, advance, report_to, run.path / "logs" / name)
-        loop.run(made, recipe, checkpoint)
+        loop.run(made, recipe, checkpoint, run.console.warn)
     run.clock.count(
         examples=(total - done) * recipe.batch_size,
         tokens=round((total - done) * recipe.batch_size / len(data.train) * data.train.tokens),

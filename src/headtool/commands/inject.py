@@ -169,9 +169,9 @@ def command(
     """Inject soft errors into attention; measure what they do and what catches them.
 
     [bold]headtool inject demo[/]
-    [bold]headtool inject demo --sites scores,out --bits 20-31 --layers first --detect strict[/]
+    [bold]headtool inject demo --sites scores,out --bits 20-31 --dtype fp32 --layers first --detect strict[/]
     [bold]headtool inject demo-encoder --sample --margin 0.02 --bounds golden[/]
-    [bold]headtool inject demo --phase backward --sites v --bits 23-31 --seeds 1 --steps 1,10[/]
+    [bold]headtool inject demo --phase backward --sites v --bits 23-31 --dtype fp32 --seeds 1 --steps 1,10[/]
 
     Leaves the tables of trials, detectors, bounds and costs, and figures, in a run directory, and prints that directory.
     """

@@ -63,5 +63,5 @@ def check_bits(bits: list[int], kind: str, width: int) -> None:
     """Raise HeadtoolError for a bit that numbers of a kind, of so many bits, do not have."""
     beyond = [bit for bit in bits if bit >= width]
     if beyond:
-        hint = "--bits all takes them all"
+        hint = "--bits all takes them all; --dtype fp32 has 0 to 31" if beyond[0] < 32 else "--bits all takes them all"
         raise HeadtoolError(f"--bits {beyond[0]}: a {kind} has bits 0 to {width - 1}", hint=hint)

@@ -18,6 +18,7 @@ import torch
 from headtool.faults import bits
 from headtool.faults.fault import Fault
 from headtool.models import sites
+from headtool.models.devices import repeatably
 from headtool.models.losses import losses
 
 if TYPE_CHECKING:
@@ -105,10 +106,16 @@ class Training:
         """(loss, gradients) of a step's batch, a layer in the open. hit takes the element before and after the fault."""
         batch = self.batches[step % len(self.batches)]
         edit = sites.unchanged if fault is None else spoiling(self.batches[0], fault, hit)
-        with sites.opened(self.adapter, layer, edit):
-            loss, _ = losses(self.adapter, batch, self.adapter.forward(batch))
-            mean = loss.mean()
-            found = torch.autograd.grad(mean, self.parameters, allow_unused=True)
+
+        def work() -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+            if hit is not None:
+                hit.clear()
+            with sites.opened(self.adapter, layer, edit):
+                loss, _ = losses(self.adapter, batch, self.adapter.forward(batch))
+                mean = loss.mean()
+                return mean, torch.autograd.grad(mean, self.parameters, allow_unused=True)
+
+        mean, found = repeatably(self.adapter.runs_on, work)
         filled = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters, strict=True)]
         return float(mean.detach()), filled
 

@@ -156,3 +156,9 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     run.console.note(
         f"{len(chosen)} faults run again the naive way: changes of the loss differ by {largest:.1e} nats at most"
     )
+    slight = ask.harm * float(np.median(found.arrays["loss_base"]))
+    if ask.phase == "forward" and largest > slight:
+        run.console.warn(
+            f"of the harmful ones some are rounding: it moves a loss by {largest:.1g} nats here, and {slight:.1g} counts as "
+            "harm; --dtype fp32, or a larger --harm"
+        )

@@ -105,16 +105,20 @@ class Examples:
     def ids(self, example: int) -> np.ndarray:
         return self._read(example, 0)
 
-    def buckets(self, tokens: int, some: np.ndarray | None = None) -> list[np.ndarray]:
+    def buckets(self, tokens: int, some: np.ndarray | None = None, enough: int = 0) -> list[np.ndarray]:
         """Batches of examples (or of some) of one length each, so that nothing is padded, of at most so many tokens,
-        longest first.
+        longest first. What is less than enough tokens is filled up with examples that are up to a quarter shorter.
         """
         some = np.arange(len(self)) if some is None else some
         order = some[np.lexsort((some, -self.lengths[some]))]
-        found: list[np.ndarray] = []
-        for alike in np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1):
-            rows = max(1, tokens // int(self.lengths[alike[0]]))
-            found += [alike[start : start + rows] for start in range(0, len(alike), rows)]
+        lengths, found, start = self.lengths[order], [], 0
+        while start < len(order):
+            longest = int(lengths[start])
+            alike, near = (np.searchsorted(-lengths, -least, "right") for least in (longest, 0.75 * longest))
+            stop = min(int(alike), start + max(1, tokens // longest))
+            stop = max(stop, min(int(near), start + enough // longest))
+            found.append(order[start:stop])
+            start = stop
         return found
 
     def plan(self, size: int | None, tokens: int) -> list[np.ndarray]:

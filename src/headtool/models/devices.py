@@ -1,34 +1,82 @@
-"""Where and in what numbers a model runs: device, dtype, threads."""
+"""Where and in what numbers a model runs: device, dtype, threads; and what a GPU must be told to give what is asked."""
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
+import psutil
 import torch
 
 from headtool.errors import HeadtoolError
 from headtool.ranks import free_cores
 
 SMALL = 5_000_000  # parameters
+T = TypeVar("T")
+_as_it_comes: set[torch.device] = set()  # GPUs on which this process met work that cannot be done the same way twice
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
 def pick_device(device: str) -> torch.device:
-    """Auto is the GPU if there is one. Raises HeadtoolError for a device that is not there."""
+    """Auto is the GPU if there is one; of several, cuda is that of the process's rank on its node.
+
+    Raises HeadtoolError for a device that is not there.
+    """
+    asked, local = device, os.environ.get("LOCAL_RANK", "0")
     if device == "auto":
-        local = os.environ.get("LOCAL_RANK", "0")
-        return torch.device(
-            f"cuda:{local}" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{local}"
     try:
         wanted = torch.device(device)
         torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise HeadtoolError(f"--device {device}: it is not there", hint=f"there is {', '.join(there)}") from error
+        of = f" for LOCAL_RANK {local}" if asked != device and local != "0" else ""
+        hint = f"there is {', '.join(there)}"
+        raise HeadtoolError(f"--device {asked}: {device if of else 'it'} is not there{of}", hint=hint) from error
     if wanted.type == "meta":
         raise HeadtoolError("--device meta: nothing can be computed there", hint="cpu, cuda or mps")
+    if wanted.type == "cuda":
+        _settle(wanted)
     return wanted
+
+
+def _settle(gpu: torch.device) -> None:
+    """Have a CUDA GPU give what is asked, the same each time: fp32 that is fp32, sums in one order where there is a way.
+
+    cuDNN's attention is left out: it plans anew for each shape, some 0.2 s on an H100, and here shapes are many.
+    """
+    torch.cuda.set_device(gpu)
+    torch.backends.cudnn.allow_tf32 = False  # of convolutions; products are not rounded unless asked
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without, cuBLAS says that it may not repeat itself
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", message=".*deterministic")
+
+
+def repeatably(where: torch.device, work: Callable[[], T], otherwise: Callable[[str], None] = lambda reason: None) -> T:
+    """What the work gives, the same each time on a GPU too, where all of it can be; else as it comes, and `otherwise`
+    hears why. Work that fails for that is done again.
+
+    Attention's backward pass adds up in any order unless PyTorch is told to fail where it cannot do better.
+    """
+    if where.type != "cuda" or where in _as_it_comes:
+        return work()
+    torch.use_deterministic_algorithms(True)
+    try:
+        return work()
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        _as_it_comes.add(where)
+        otherwise(str(error).partition(" does not have")[0])
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return work()
 
 
 def pick_double(device: str) -> torch.device:
@@ -55,3 +103,11 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def threads_for(parameters: int) -> int:
     """How many threads a model is worth: a small one is done before they have met, and slower with several."""
     return 1 if parameters < SMALL else free_cores()
+
+
+def free_bytes(where: torch.device) -> int:
+    """What a device has room for now; of one that shares the machine's memory, what that has."""
+    if where.type == "cuda":
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(where)[0])
+    return int(psutil.virtual_memory().available)

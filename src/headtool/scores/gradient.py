@@ -14,6 +14,7 @@ import torch
 from headtool.errors import FAILED, HeadtoolError
 from headtool.models import hooks
 from headtool.models.batches import Batch, Examples
+from headtool.models.devices import repeatably
 from headtool.models.losses import losses
 from headtool.record.files import whole_part, write_part
 
@@ -160,15 +161,19 @@ def first_order(
     One backward pass of the summed losses: an example's loss depends on its own dials alone.
     """
     g = adapter.geometry
-    with torch.enable_grad():
+
+    @torch.enable_grad()
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
         dials = [
             torch.zeros(len(batch.ids), g.heads, device=batch.ids.device, requires_grad=True) for _ in range(g.layers)
         ]
         with hooks.dialled(adapter, dials, reference):
             loss, right = losses(adapter, batch, adapter.forward(batch))
         slopes = torch.autograd.grad(loss.sum(), dials)
-    base = torch.stack([loss.detach(), right]).float().cpu().numpy()
-    return torch.stack([slope.to(dials[0].device) for slope in slopes], 1).float().cpu().numpy(), base
+        return torch.stack([slope.to(dials[0].device) for slope in slopes], 1), torch.stack([loss.detach(), right])
+
+    slopes, base = repeatably(adapter.runs_on, work)
+    return slopes.float().cpu().numpy(), base.float().cpu().numpy()
 
 
 def _se(variance: np.ndarray, n: int) -> np.ndarray | None:

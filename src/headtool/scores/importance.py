@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from headtool.errors import FAILED, HeadtoolError
-from headtool.models import sweep
+from headtool.models import devices, sweep
 from headtool.models.adapter import Adapter
 from headtool.models.locate import Located
 from headtool.models.losses import losses as task_losses
 from headtool.models.open import open_model
+from headtool.record.clock import human_bytes
 from headtool.record.run import Run
 from headtool.scores.ablation import Ablation, Losses, ablation, agree
 from headtool.scores.certainty import Certainty, bootstrap_estimates, certainty, judged
@@ -90,8 +91,8 @@ def update_columns(found: Update) -> dict[str, list[float]]:
 def verify(run: Run, adapter: Adapter, swept: Ablation, found: Losses | Sampled, ask: SimpleNamespace) -> None:
     """Ablate some random heads again, the naive way, on a few examples padded together, and compare.
 
-    In half precision a model opened anew in float32 does it, and what it finds is the error of I, stated and kept.
-    Raises HeadtoolError (exit 1) where losses differ by more than sums in another order can.
+    In half precision a model opened anew in float32 does it, if there is room, and what it finds is the error of I, stated
+    and kept. Raises HeadtoolError (exit 1) where losses differ by more than sums in another order can.
     """
     if swept.engine is not sweep.Sweep:
         run.console.warn("the engine does not give this model's losses: every head was ablated the naive way")
@@ -102,9 +103,9 @@ def verify(run: Run, adapter: Adapter, swept: Ablation, found: Losses | Sampled,
     losses = found.losses if isinstance(found, Sampled) else found
     swept_everywhere = np.flatnonzero(np.isfinite(losses.loss).all((0, 1)))
     index = np.sort(rng.choice(swept_everywhere, min(VERIFIED, len(swept_everywhere)), replace=False))
-    half = adapter.dtype in (torch.bfloat16, torch.float16)
-    judge = _in_full(adapter.located, adapter, ask) if half else adapter
-    again = Ablation(judge, swept.examples, swept.mode, swept.rows, swept.seed) if half else swept
+    in_full = adapter.dtype in (torch.bfloat16, torch.float16) and _room(run, adapter)
+    judge = _in_full(adapter.located, adapter, ask) if in_full else adapter
+    again = Ablation(judge, swept.examples, swept.mode, swept.rows, swept.seed) if in_full else swept
     batch = swept.examples.batch(index).to(judge.device)
     largest, of_effect = 0.0, []
     with torch.inference_mode():
@@ -116,7 +117,7 @@ def verify(run: Run, adapter: Adapter, swept: Ablation, found: Losses | Sampled,
             ours = torch.from_numpy(losses.loss[layer, head, index]).to(naive.device)
             largest = max(largest, float((ours - naive).abs().max()))
             of_effect.append(float(((ours.cpu().numpy() - losses.base[index]) - (naive.cpu().numpy() - base)).mean()))
-            if not half and not agree(ours, naive, adapter.dtype):
+            if not in_full and not agree(ours, naive, adapter.dtype):
                 raise HeadtoolError(
                     f"layer {layer}, head {head}: the engine's loss and the naive one differ by {largest:.2g}",
                     hint="please report it, with the model; --ablate needs what this model does otherwise",
@@ -124,11 +125,22 @@ def verify(run: Run, adapter: Adapter, swept: Ablation, found: Losses | Sampled,
                 )
     facts: dict[str, Any] = {"heads": len(heads), "examples": len(index), "largest_difference": largest}
     told = f"{len(heads)} heads ablated again the naive way on {len(index)} examples: losses differ by {largest:.1e} at most"
-    if half:
+    if in_full:
         facts["error_of_I"] = float(np.sqrt(np.mean(np.square(of_effect))))
         told += f" from float32, their mean effect by {facts['error_of_I']:.1e} (root mean square)"
     run.manifest["verified"] = facts
     run.console.note(told)
+
+
+def _room(run: Run, adapter: Adapter) -> bool:
+    """Is there room for the model in float32 too?"""
+    size, free = int(1.1 * 4 * adapter.parameters), devices.free_bytes(adapter.runs_on)
+    if size > free:
+        run.console.warn(
+            f"the model in float32 takes {human_bytes(size)}, of which {human_bytes(free)} are free: heads are ablated again in "
+            "its own precision, and the error of I is not known"
+        )
+    return size <= free
 
 
 def _in_full(located: Located, adapter: Adapter, ask: SimpleNamespace) -> Adapter:

@@ -14,7 +14,7 @@ from headtool import options as opt
 from headtool.errors import HeadtoolError
 from headtool.models.batches import Examples
 from headtool.scores import combined, measure
-from headtool.scores.ablation import Ablation, rows_of
+from headtool.scores.ablation import Ablation, bytes_of, rows_of
 from headtool.scores.gradient import FirstOrder, Gradient
 from headtool.tasks import labels, load
 from headtool.tasks.example import Markers
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ON_ROWS = ("output", "rows")  # what forward scores need of the data
 LOSSES = ("ablation", "gradient")  # what needs a loss
+BACKWARD = 8_000_000_000  # bytes that a batch's backward pass may keep, about
 
 
 class Pass(Protocol):
@@ -146,7 +147,8 @@ def _forward(
 
 def _backward(adapter: Adapter, examples: Examples, size: int | None) -> list[np.ndarray]:
     """The batches of a backward pass, which holds what every layer computed."""
-    return examples.plan(size, measure.tokens_a_batch(adapter) // 2)
+    each = adapter.geometry.layers * bytes_of(adapter, int(examples.lengths.max()))
+    return examples.plan(size, min(measure.tokens_a_batch(adapter) // 2, max(1, BACKWARD // each)))
 
 
 def _with_targets(

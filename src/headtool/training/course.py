@@ -133,7 +133,7 @@ def train(
         start = place.checkpoint is None
         trainer = loop.make(model, opened.tokenizer, rows, evaluate, recipe, place.parts, advance, start=start)
         with run.clock.phase("train"):
-            loop.run(trainer, recipe, place.checkpoint)
+            loop.run(trainer, recipe, place.checkpoint, run.console.warn)
     steps = trainer.state.global_step - done
     share = steps * recipe.batch_size / len(rows)
     run.clock.count(examples=round(share * len(rows)), tokens=round(share * rows.examples.tokens))

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from headtool.errors import FAILED, HeadtoolError
-from headtool.models.devices import pick_device, pick_dtype
+from headtool.models.devices import pick_device, pick_dtype, repeatably
 from headtool.models.open import quiet_libraries
 from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.training import metrics
@@ -182,11 +182,18 @@ def sow(recipe: Recipe) -> None:
     transformers.set_seed(recipe.seed % SEEDS)
 
 
-def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None) -> None:
+def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None, warn: Callable[[str], None]) -> None:
     """Train, from the beginning or from a checkpoint. Raises HeadtoolError for a loss that is not finite."""
-    sow(recipe)  # whatever was drawn before must not matter
-    with quiet_libraries():
+
+    def work() -> None:
+        sow(recipe)  # whatever was drawn before must not matter
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def otherwise(what: str) -> None:
+        warn(f"{what} adds up in no fixed order on this GPU: the same seed gives the same numbers up to rounding only")
+
+    with quiet_libraries():
+        repeatably(recipe.device, work, otherwise)
 
 
 def history(trainer: transformers.Trainer) -> tuple[dict[str, list], list[dict[str, Any]]]:
