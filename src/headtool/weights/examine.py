@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from headtool.weights import spectrum
+from headtool.weights import lapack, spectrum
 from headtool.weights.moments import Moments, again
 from headtool.weights.powerlaw import exponent
 from headtool.weights.spectrum import Spectrum
@@ -132,13 +132,13 @@ def from_gram(values: Values, total: np.ndarray, moments: Moments, tol: float | 
     across = float(np.sqrt(max(float(total.diagonal().max()), 0.0)))
     if method == "gram32":
         safe = largest == 0 or spectrum.SAFE[0] < largest < spectrum.SAFE[1]
-        found = spectrum.eigenvalues(total) if safe else np.zeros(1)
+        found = lapack.eigenvalues(total) if safe else np.zeros(1)
         if largest and found[0] <= spectrum.CLEAR * found[-1]:
             total = spectrum.gram(blocks(values), side, tall, np.float64)
             across = float(np.sqrt(total.diagonal().max()))
-            method, found = "gram64", spectrum.eigenvalues(total)
+            method, found = "gram64", lapack.eigenvalues(total)
     else:
-        found = spectrum.eigenvalues(total)
+        found = lapack.eigenvalues(total)
     along = float(np.sqrt(moments.row if tall else moments.column))
     found = np.where(found > floor * found[-1], found, 0.0)[::-1]
     row, column = (along, across) if tall else (across, along)

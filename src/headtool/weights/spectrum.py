@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headtool.weights import lapack
+
 CLEAR = 1e-4  # smallest over largest eigenvalue from which a Gram matrix in float32 is exact enough
 SAFE = (1e-12, 1e12)  # largest |x| between which float32 holds squares
 UNIT = 2.0**-52
@@ -27,24 +29,10 @@ def gram(blocks: Iterable[np.ndarray], side: int, tall: bool, dtype: type) -> np
     """The Gram matrix of the smaller side, lower triangle (side, side): A^T A from blocks of rows of a tall A, else A A^T
     from blocks of columns.
     """
-    from scipy.linalg import blas
-
-    update = blas.ssyrk if dtype is np.float32 else blas.dsyrk
     total: np.ndarray = np.zeros((side, side), dtype, order="F")
     for block in blocks:
-        # Seen in Fortran's order a C-contiguous block is its own transpose: no copy is made.
-        total = update(
-            1.0, block.astype(dtype, copy=False).T, beta=1.0, c=total, trans=0 if tall else 1, lower=1, overwrite_c=1
-        )
+        lapack.add_gram(total, block, tall)
     return total
-
-
-def eigenvalues(matrix: np.ndarray) -> np.ndarray:
-    """The eigenvalues of a symmetric matrix of which the lower triangle is given, ascending, float64.
-
-    By numpy, which lets other threads run meanwhile; scipy's LAPACK does not.
-    """
-    return np.linalg.eigvalsh(matrix, UPLO="L").astype(np.float64)
 
 
 def resolved(side: int) -> float:
