@@ -95,6 +95,7 @@ FILES = (
     case(f"{ON} --allow-pickle", "model/pytorch_model.bin: torch.load refuses it under weights_only=True", "a pickle that would run code", pickled({"w": Trick()})),
     case(f"{ON} --allow-pickle", "model/pytorch_model.bin: it holds no dictionary of tensors", "a pickle of a number", pickled({"step": 3})),
     case(ON, "model: there are no weights", "an empty folder", folder("model")),
+    case(ON, "model: there are no weights", "a folder of models", model(name="model/ckpt_final"), hint="there are models in it: model/ckpt_final"),
     case(f"{ON}.txt", "model.txt: neither a model folder nor a weight file", "model.txt is a text", file("model.txt", "x")),
     case("inspect-weights ./model", "./model: there is no such model folder"),
 )  # fmt: skip

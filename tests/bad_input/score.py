@@ -35,6 +35,7 @@ MODELS = (
     case("score nobody/nothing-at-all", "'nobody/nothing-at-all' is no folder here, and HF_HUB_OFFLINE is set and the files are not in the cache", "offline", code=1),
     case("score demo@main", "'demo@main' is no folder here (did you mean demo?), and HF_HUB_OFFLINE is set and the files are not in the cache", "offline", code=1),
     case("score empty", "empty: there is no config.json", "an empty folder", folder("empty")),
+    case("score runs", "runs: there is no config.json", "a folder of models", model(name="runs/ckpt_final"), hint="there are models in it: runs/ckpt_final"),
     case("score model", "model: there is no config.json", "config.json is missing", model(without("config.json"))),
     case("score model", "model/config.json: not JSON (...)", "config.json is cut", model(write("config.json", "{"))),
     case("score model", "model/config.json: it names no model_type", "config.json holds a list", model(write("config.json", []))),

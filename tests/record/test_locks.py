@@ -11,7 +11,8 @@ from headtool.console import Console
 from headtool.errors import HeadtoolError
 from headtool.ranks import Share
 from headtool.record import locks
-from headtool.record.run import MARK, Run
+from headtool.record.place import MARK
+from headtool.record.run import Run
 
 FIRST, SECOND = Share(0, 2, launched=True), Share(1, 2, launched=True)
 

@@ -12,7 +12,6 @@ from headtool.causal.experiments import MEDIAN, PLAIN
 from headtool.figures.curves import curves
 from headtool.figures.dots import dots
 from headtool.record import tables
-from headtool.record.clock import human_bytes
 from headtool.record.files import whole, write_text
 from headtool.record.run import Run
 
@@ -25,7 +24,7 @@ FIGURES = {
     "ece_ovr": ("calibration error of the largest P", 0.0), "loss_cls": ("token loss (nats)", None),
 }  # fmt: skip
 COURSE = {
-    "loss_cls": "token loss (nats)", "loss_reg": "number loss (nats; of softmax_l1 units)", "scale_u": "mean scale of U",
+    "loss_cls": "token loss (nats)", "loss_reg": "number loss (nats; softmax_l1: its own unit)", "scale_u": "mean scale of U",
     "accuracy_softmax": "token accuracy, largest loc", "sum_p": "sum of P over the vocabulary", "grad_norm": "gradient norm",
 }  # fmt: skip
 SHOWN = {
@@ -188,7 +187,6 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))
     if examples and tokens:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s")
-    lines.append(f" memory   {human_bytes(run.manifest['memory']['peak_rss'])} peak")
-    left = "  ".join(f"tables/{name}.parquet" for name in run.manifest["tables"])
-    lines.append(f" left     model  {left}  metrics.json  summary.md")
+    lines.append(f" memory   {run.memory()}")
+    lines.append(f" left     {run.left('model', 'metrics.json', 'summary.md')}")
     return [Text(head, style="bold"), shown, Text("\n".join(lines), no_wrap=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -184,8 +185,9 @@ def _tell(columns: dict[str, list[Any]], console: Console) -> pl.DataFrame:
         shown = Table(box=None, header_style="bold")
         for name in COLUMNS:
             shown.add_column(name, justify="left" if name in ("text", "token") else "right", overflow="fold")
-        for row in frame.iter_rows():
-            shown.add_row(*("" if v is None else v if isinstance(v, str) else f"{v:.4g}" for v in row))
+        for text, step, token, *numbers in frame.iter_rows():
+            seen = jsonlib.dumps(token, ensure_ascii=False)  # a token may be a space
+            shown.add_row(text, str(step), seen, *("" if v is None else f"{v:.4g}" for v in numbers))
         Rich(highlight=False, markup=False).print(shown)
     else:
         console.result(frame.write_csv(separator="\t").rstrip("\n"), {})

@@ -20,7 +20,6 @@ from headtool.figures.fault_rates import fault_rates
 from headtool.figures.overheads import overheads
 from headtool.models.sites import SITES
 from headtool.record import tables
-from headtool.record.clock import human_bytes
 from headtool.record.files import whole
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask
     run.write("sequences", tables.build("sequences", _sequences(sequences, found)), lines=lines)
     summary = tables.build("summary", gather.summary(trials))
     run.write("summary", summary, lines=lines)
+    whole_of = summary.filter(site="all", layer=-1, bit=-1).drop("site", "layer", "bit")
+    run.manifest["metrics"] = whole_of.rename({"n": "faults"}).row(0, named=True)
     alarms = _clean_alarms(found, sequences)
     told = gather.detectors(trials, alarms, f"bounds:{ask.bounds}")
     if told:
@@ -132,8 +133,8 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
         f"  {run.manifest['trials']:,} faults ({ask.pattern})  {ask.phase} phase"
     )
     table = Table(box=None, header_style="bold")
-    columns = ["site", "faults", "harmful [95%]", "not finite", "worst bits"]
-    columns += ["caught [95%]", "needless"] if "caught" in summary.columns else []
+    columns = ["site", "faults", "harmful [95%]", "inf, NaN", "worst bits"]
+    columns += ["caught [95%]", "false"] if "caught" in summary.columns else []
     for column in columns:
         table.add_column(column, justify="left" if column == "site" else "right", no_wrap=True)
     whole_sites = {row["site"]: row for row in summary.filter(layer=-1, bit=-1).iter_rows(named=True)}
@@ -142,7 +143,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
         worst = bits.sort("harmful_rate", "bit", descending=True)["bit"][:TOP_BITS].to_list()
         cells = [
             row["site"],
-            f"{row['n']:,}",
+            f"{row['n']:,} on {row['elements']:,}",
             _rate(row, "harmful"),
             f"{row['nonfinite']:,}",
             " ".join(map(str, worst)),
@@ -153,14 +154,14 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     shown: list[Any] = [Text(head, style="bold"), table]
     if "detectors" in run.manifest["tables"]:
         shown.append(_detectors(run))
-    lines = _harm(run) if ask.phase == "forward" else []
+    lines = [" faults   on so many elements, and those of one are alike; false: alarms where no harm is done"]
+    lines += _harm(run) if ask.phase == "forward" else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):
         lines.append(f" rate     {rate:,.1f} faults/s")
     lines += _performance(run)
-    memory = run.manifest["memory"]
-    lines.append(f" memory   {human_bytes(memory['peak_rss'])} peak, {human_bytes(facts['bytes'])} of it the model")
-    lines.append(f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/")
+    lines.append(f" memory   {run.memory()}")
+    lines.append(f" left     {run.left()}")
     return [*shown, Text("\n".join(lines), no_wrap=True)]
 
 
@@ -183,14 +184,15 @@ def _harm(run: Run) -> list[str]:
 def _rate(row: Mapping[str, Any], kind: str) -> str:
     if row[f"{kind}_rate"] is None:
         return "-"
-    return f"{row[f'{kind}_rate']:.1%} [{row[f'{kind}_low']:.1%}, {row[f'{kind}_high']:.1%}]"
+    low, high = 100 * row[f"{kind}_low"], 100 * row[f"{kind}_high"]
+    return f"{row[f'{kind}_rate']:.1%} [{low:.1f}, {high:.1f}]"
 
 
 def _detectors(run: Run) -> Any:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for column in ("detector", "caught [95%]", "needless", "clean", "at most (95%)"):
+    for column in ("detector", "caught [95%]", "false at harmless", "false at clean", "at most (95%)"):
         table.add_column(column, justify="left" if column == "detector" else "right", no_wrap=True)
     frame = pl.read_parquet(run.path / "tables" / "detectors.parquet")
     bounded = frame["detector"].str.starts_with("bounds:").any()

@@ -45,9 +45,13 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
             error = np.array([[max(rate - low, 0)], [max(high - rate, 0)]])
             bottom.errorbar([i], [rate], yerr=error, color=COLOURS[i], marker="o", markersize=5, capsize=3)
         top.set_xlabel("bit", fontsize=8)
-        bottom.set_xticks(range(len(sites)), sites)
+        of = {"harmful": "{n:,} faults\n{elements:,} elements", "caught": "{harmful:,} harmful"}[kind]
+        counts = [f"{name}\n{of.format_map(whole[name])}" for name in sites]
+        bottom.set_xticks(range(len(sites)), counts)
         bottom.set_xlim(-0.6, len(sites) - 0.4)
-        top.set_xlim(-1, int(summary["bit"].to_numpy().max()) + 1)
+        bits_hit = summary.filter(pl.col("bit") >= 0)["bit"].to_numpy()
+        top.set_xlim(bits_hit.min(initial=32) - 1, bits_hit.max(initial=0) + 1)
+        top.xaxis.get_major_locator().set_params(integer=True)
         highest = max((whole[name][f"{kind}_high"] or 0 for name in sites), default=1)
         for axis, most in ((top, 1.0), (bottom, highest if kind == "harmful" else 1.0)):
             axis.set_ylabel(told, fontsize=8)

@@ -33,17 +33,23 @@ def weight_files(folder: Path) -> list[Path]:
         )
     if named:
         return [folder / name for name in named]
-    raise no_weights(str(folder), (file.name for file in folder.iterdir()))
+    raise no_weights(str(folder), (file.name for file in folder.iterdir()), models_in(folder))
 
 
-def no_weights(where: str, names: Iterable[str]) -> HeadtoolError:
-    """What is to be said of a model without safetensors, whose files have these names."""
+def models_in(folder: Path) -> str:
+    """A hint where a folder is no model but holds some, as the directory of a training run does; else nothing."""
+    found = sorted(str(each.parent) for each in folder.glob("*/config.json"))
+    return f"there are models in it: {', '.join(found[:3])}" if found else ""
+
+
+def no_weights(where: str, names: Iterable[str], hint: str = "") -> HeadtoolError:
+    """What is to be said of a model without safetensors, whose files have these names; the hint where there is a better."""
     if pickles := pickle_files(names):
         return HeadtoolError(
             f"{where}: the weights are pickles ({pickles[0]}), which can run any code when opened",
             hint="convert them: load them once where you trust them and save_pretrained(...) to a new folder",
         )
-    return HeadtoolError(f"{where}: there are no weights", hint=f"a model folder holds {SINGLE} or {INDEX}")
+    return HeadtoolError(f"{where}: there are no weights", hint=hint or f"a model folder holds {SINGLE} or {INDEX}")
 
 
 def pickle_files(names: Iterable[str]) -> list[str]:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headtool.errors import HeadtoolError, translate
-from headtool.models import contained
-from headtool.models.checkpoint import weight_files
+from headtool.models import checkpoint, contained
 
 BUILT_IN = {"demo": "decoder", "demo-encoder": "encoder"}
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
@@ -55,7 +54,7 @@ class Located:
         digest = hashlib.sha256()
         kinds = (".json", ".txt", ".model", ".jinja")
         small = sorted(file for file in self.folder.iterdir() if file.suffix in kinds and file.name != MANIFEST)
-        for file in [*small, *weight_files(self.folder)]:
+        for file in [*small, *checkpoint.weight_files(self.folder)]:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())
             starts = range(0, size, BLOCK) if size <= HASHED_WHOLE else range(0, size, size // BLOCKS)
@@ -140,9 +139,8 @@ def refusals(asked: str) -> Iterator[None]:
 def _config(folder: Path) -> Mapping[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
-        raise HeadtoolError(
-            f"{folder}: there is no config.json", hint="a model folder holds config.json and *.safetensors"
-        )
+        hint = checkpoint.models_in(folder) or "a model folder holds config.json and *.safetensors"
+        raise HeadtoolError(f"{folder}: there is no config.json", hint=hint)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,6 @@ from headtool.figures.heatmap import heatmaps
 from headtool.models.adapter import Adapter
 from headtool.models.attention import BLOCK_ELEMENTS
 from headtool.record import session, tables
-from headtool.record.clock import human_bytes
 from headtool.record.files import whole
 from headtool.record.run import Run
 from headtool.record.tables.score import TAKEN
@@ -127,17 +126,13 @@ def summary(run: Run, results: Results) -> list[Any]:
     head = f" score  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
     if data := run.manifest.get("data"):
         head += f"  {data['examples']:,} examples  {data['tokens']:,} tokens"
-    lines = [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
+    top = run.manifest["top"]
+    lines = [f" shown    the first {len(top['heads'])} of {facts['layers'] * facts['heads']} heads by {top['by']}"]
+    lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     lines += [f" rate     {told}" for told in _rates(run)]
     lines += _certainties(run, results.sure)
-    memory = run.manifest["memory"]
-    device = f"   {human_bytes(memory['peak_device'])} peak on the device" if memory["peak_device"] else ""
-    lines.append(
-        f" memory   {human_bytes(memory['peak_rss'])} peak, {human_bytes(facts['bytes'])} of it the model{device}"
-    )
-    lines.append(
-        f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}  figures/heads.svg"
-    )
+    lines.append(f" memory   {run.memory()}")
+    lines.append(f" left     {run.left()}")
     return [Text(head, style="bold"), _top_table(run, results), Text("\n".join(lines), no_wrap=True)]
 
 

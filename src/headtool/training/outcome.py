@@ -10,7 +10,6 @@ from typing import Any
 from headtool.models.adapter import Adapter
 from headtool.models.locate import locate
 from headtool.record import session, tables
-from headtool.record.clock import human_bytes
 from headtool.record.run import Run
 from headtool.training import course
 from headtool.training.course import Finished, Place
@@ -62,13 +61,8 @@ def summary(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))
     if examples and tokens:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s, evaluations included")
-    memory = run.manifest["memory"]
-    device = f"   {human_bytes(memory['peak_device'])} peak on the device" if memory["peak_device"] else ""
-    lines.append(
-        f" memory   {human_bytes(memory['peak_rss'])} peak, {human_bytes(facts['bytes'])} of it the model{device}"
-    )
-    left = "  ".join(f"tables/{name}.parquet" for name in run.manifest["tables"])
-    lines.append(f" left     ckpt_init  ckpt_final  {left}  metrics.json")
+    lines.append(f" memory   {run.memory()}")
+    lines.append(f" left     {run.left('ckpt_init', 'ckpt_final', 'metrics.json')}")
     return [Text(head, style="bold"), _course(evaluations), Text("\n".join(lines), no_wrap=True)]
 
 

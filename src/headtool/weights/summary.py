@@ -69,7 +69,8 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         numbers += ["" if value is None else f"{value:.1%}" for value in row[5:7]]
         numbers += ["" if value is None else f"{value:.3g}" for value in row[7:]]
         table.add_row(*(row[0], str(row[1]), f"{row[2]:,}", *numbers)[: len(titles)])
-    lines = [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
+    lines = [" shown    a line a block type: means over its tensors, of condition and alpha the median"]
+    lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("bytes", "examine"):
         lines.append(f" rate     {human_bytes(rate)}/s of {human_bytes(clock.counts['bytes'])}")
     odd = frame.filter((pl.col("n_nan") > 0) | (pl.col("n_inf") > 0))
@@ -80,5 +81,5 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         f" memory   {human_bytes(run.manifest['memory']['peak_rss'])} peak; the largest tensor has "
         f"{human_bytes(max(tensor.size for tensor in found.checkpoint.tensors))}"
     )
-    lines.append(f" left     {'  '.join(f'tables/{name}.parquet' for name in run.manifest['tables'])}")
+    lines.append(f" left     {run.left()}")
     return [Text(head, style="bold"), table, Text("\n".join(lines), no_wrap=True)]
