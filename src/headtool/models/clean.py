@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from headtool.models import packed
 from headtool.models.losses import instead
 
 if TYPE_CHECKING:
@@ -113,9 +114,13 @@ def first(output: Any) -> torch.Tensor:
 
 @contextlib.contextmanager
 def fused(adapter: Adapter) -> Iterator[None]:
-    """Let the tanh GELU that transformers writes out step by step be torch's fused one."""
+    """Let what is the same sooner stand in: torch's tanh GELU for the one that transformers writes out step by step, linear
+    maps whose weights are packed.
+    """
     with contextlib.ExitStack() as stack:
         for module in adapter.base.modules():
             if type(module).__name__ in TANH_GELU:
                 stack.enter_context(instead(module, lambda x: functional.gelu(x, approximate="tanh")))
+        for module, forward in packed.forwards(adapter.base):
+            stack.enter_context(instead(module, forward))
         yield

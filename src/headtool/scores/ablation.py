@@ -27,7 +27,7 @@ NEEDS = "ablation"
 Mode = Literal["zero", "mean", "resample"]
 Reference = dict[int, torch.Tensor] | None
 MOST_PARTS = 64  # of a sweep, about: what a kill can lose is one of them
-ROWS = {"cpu": 1536, "mps": 4096}  # positions in a forward pass, those of all stacked variants together
+ROWS = {"cpu": 1536, "mps": 4096}  # float32 positions in a forward pass, those of all stacked variants together
 ROWS_GPU = 16384
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of 1 + |loss|
 
@@ -263,7 +263,8 @@ def rows_of(adapter: Adapter, budget: int | None, longest: int) -> int:
     A position of a stacked variant is taken to need what a block makes of it, a recorded one 3 vectors a layer.
     """
     if budget is None:
-        return ROWS.get(adapter.runs_on.type, ROWS_GPU)
+        rows = ROWS.get(adapter.runs_on.type, ROWS_GPU)
+        return rows * 4 // adapter.dtype.itemsize if adapter.runs_on.type == "cpu" else rows  # as many bytes
     g = adapter.geometry
     return max(1, budget // (bytes_of(adapter, longest) + 3 * g.layers * g.width * adapter.dtype.itemsize))
 
