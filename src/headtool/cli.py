@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import io
 import os
 import re
 import signal
@@ -150,7 +151,7 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command line; what there is to say of an error has been said."""
     try:
-        code = _application()(standalone_mode=False) or 0
+        code = _show_completion() if sys.argv[1:2] == ["--show-completion"] else _call()
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
             raise KeyboardInterrupt
@@ -175,6 +176,23 @@ def _run() -> int:
         if str(known):
             _say(str(known), known.hint)
         return known.code
+
+
+def _call() -> Any:
+    return _application()(standalone_mode=False) or 0
+
+
+def _show_completion() -> Any:
+    """Typer's script for the shell that this is, with what it lacks."""
+    from headtool.completion import mended
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            return _call()
+    finally:
+        script = said.getvalue()
+        print(mended("zsh" if "#compdef" in script else "bash" if "COMPREPLY" in script else "", script), end="")
 
 
 def _on(number: signal.Signals, do: Any) -> None:

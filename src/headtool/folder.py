@@ -7,12 +7,13 @@ Names that are not found at home are looked for among installed plug-ins (entry 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import warnings
 from importlib import resources
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headtool.errors import unknown
 
@@ -21,17 +22,32 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def modules(package: str) -> dict[str, str]:
-    """The names that a folder's modules declare, each with the full name of its module, in order of file name."""
-    found: dict[str, str] = {}
+def constants(package: str) -> dict[str, dict[str, Any]]:
+    """What the modules of a folder say of themselves: the plain constants of each, by its full name, in order of file name."""
+    found: dict[str, dict[str, Any]] = {}
     for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
         if not file.name.endswith(".py"):
             continue
+        said = found[f"{package}.{file.name.removesuffix('.py')}"] = {}
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and [getattr(t, "id", None) for t in node.targets] == ["NAMES"]:
-                for name in ast.literal_eval(node.value):
-                    found[name] = f"{package}.{file.name.removesuffix('.py')}"
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                with contextlib.suppress(ValueError):  # computed
+                    said[node.targets[0].id] = ast.literal_eval(node.value)
     return found
+
+
+@functools.cache
+def modules(package: str) -> dict[str, str]:
+    """The names that a folder's modules declare, each with the full name of its module, in order of file name."""
+    return {name: module for module, said in constants(package).items() for name in said.get("NAMES", ())}
+
+
+def said(package: str, name: str, constant: str, kind: str) -> Any:
+    """A constant of the module that answers to a name; at home, where it stands there plainly, without importing it."""
+    at_home = modules(package).get(name)
+    if at_home is not None and constant in constants(package)[at_home]:
+        return constants(package)[at_home][constant]
+    return getattr(load(package, name, kind), constant)
 
 
 def names(package: str) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ def test_completion_is_looked_for_where_typer_puts_it(shell, file, tmp_path, mon
     assert checkup._completion().state == "ok"
 
 
-INSTALL = "import sys; sys.argv = ['headtool', '--install-completion']; from headtool.cli import main; main()"
+CALL = "import sys; sys.argv = ['headtool', '--{}-completion']; from headtool.cli import main; main()"
 
 
 @pytest.mark.parametrize(
@@ -159,17 +159,22 @@ INSTALL = "import sys; sys.argv = ['headtool', '--install-completion']; from hea
     ],
 )
 def test_what_is_installed_is_what_the_project_ships(tmp_path, shell, file, lacking):
-    """Twice: Typer writes its own script, which is mended each time."""
+    """Twice: Typer writes its own script, which is mended each time. And so is what is shown."""
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    install = shlex.join([sys.executable, "-c", INSTALL])
-    for _ in range(2):
-        done = subprocess.run(
-            [shell, "-c", f"{install}; true"],
+
+    def ask(what):
+        call = shlex.join([sys.executable, "-c", CALL.format(what)])
+        return subprocess.run(
+            [shell, "-c", f"{call}; true"],
             env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
+
+    for _ in range(2):
+        done = ask("install")
         assert "completion installed in" in done.stdout, done.stderr
         assert (tmp_path / file).read_text().count(lacking) == 1
+    assert ask("show").stdout.strip() == (tmp_path / file).read_text().strip()
 
 
 def test_a_script_that_cannot_be_read_stays_as_it_is(tmp_path, monkeypatch):

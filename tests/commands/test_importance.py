@@ -100,7 +100,7 @@ def test_without_room_for_float32_half_precision_judges_itself(tmp_path, monkeyp
         capsys, "score", "demo", "--scores", "ablation", "--dtype", "bf16", "--limit", "20", "--out", tmp_path / "run"
     )
     assert said.code == 0
-    assert "of which 1 MB are free: heads are ablated again in its own precision" in " ".join(said.err.split())
+    assert "and 1 MB are free: heads are ablated again in its own precision" in " ".join(said.err.split())
     told = json.loads((tmp_path / "run" / "manifest.json").read_text())["verified"]
     assert 0 < told["largest_difference"] < 0.2
     assert "error_of_I" not in told

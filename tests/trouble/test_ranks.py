@@ -29,7 +29,7 @@ PARTS = {
     "finetune": "parts/*/checkpoint-6/whole",
 }  # well into the work; else the job's own
 TRAININGS = ("finetune", "causal")
-LOST = [("sampled", 1), ("inject", 0), ("finetune", 0), ("causal", 1)]
+LOST = [("score", 1), ("sampled", 1), ("inject", 0), ("finetune", 0), ("causal", 1)]
 
 
 def start(warm, job: Job, out: Path):

@@ -75,11 +75,12 @@ def test_another_thread_gets_on_meanwhile(work):
     sys.setswitchinterval(60)
     try:
         inside[0] = True
-        for _ in range(20):
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
             call()
         inside[0] = False
     finally:
         sys.setswitchinterval(every)
         over.set()
         looker.join()
-    assert sum(seen) > 60
+    assert sum(seen) > 40

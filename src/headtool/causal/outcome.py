@@ -9,10 +9,11 @@ import numpy as np
 
 from headtool.causal.course import Part
 from headtool.causal.experiments import MEDIAN, PLAIN
+from headtool.figures import files
 from headtool.figures.curves import curves
 from headtool.figures.dots import dots
 from headtool.record import tables
-from headtool.record.files import whole, write_text
+from headtool.record.files import write_text
 from headtool.record.run import Run
 
 # Metrics with a figure each: title, what the value should be (None where less, or more, is better).
@@ -111,15 +112,9 @@ def _figures(run: Run, found: Mapping[str, Part]) -> None:
     for metric, (title, target) in FIGURES.items():
         values = {d: {n: part["results"][d].get(metric) for n, part in found.items()} for d in datasets}
         if any(v is not None for each in values.values() for v in each.values()):
-            _save(run, metric, dots(title, values, BASELINES, target=target))
+            files.save(dots(title, values, BASELINES, target=target), run.path / "figures" / metric)
     courses = {name: part["training"] for name, part in found.items() if part["training"]}
-    _save(run, "training", curves(COURSE, courses))
-
-
-def _save(run: Run, name: str, figure: Any) -> None:
-    for suffix in ("png", "svg"):
-        with whole(run.path / "figures" / f"{name}.{suffix}") as file:
-            figure.savefig(file, format=suffix, dpi=160)
+    files.save(curves(COURSE, courses), run.path / "figures" / "training")
 
 
 def summary(manifest: Mapping[str, Any], found: Mapping[str, Part], what: str) -> str:

@@ -255,6 +255,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
     """Prepare, inject what is missing, and, where that completes the set, merge and write."""
     from headtool.faults import calibration, cost, course, outcome, prepare, work
     from headtool.faults.gather import gather
+    from headtool.models import devices
 
     console, forward = run.console, ask.phase == "forward"
     ready = prepare.ready(run, located, ask)
@@ -281,6 +282,8 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         found = course.inject(run, worker, faults, parts, 0, 0, len(faults))
     else:
         faults, found = course.sample(run, worker, trials, parts, ready.most, ask)
+    if told := devices.caveat(adapter.runs_on):
+        console.warn(told)
     if run.share.launched and run.share.index > 0:
         return run.path  # rank 0 waits for all parts, merges and says so
     if found is None:

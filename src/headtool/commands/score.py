@@ -154,6 +154,7 @@ def command(
     from headtool.models import layout
     from headtool.models.locate import locate
     from headtool.record.session import carry_out
+    from headtool.scores import idle
     from headtool.tasks import load
 
     share = ranks.share(shard)
@@ -181,6 +182,7 @@ def command(
         raise HeadtoolError(f"--ablate-until {ablate_until} needs --ablate-error or --ablate-budget", hint=hint)
     if "update" in names and init is None:
         raise HeadtoolError("update needs the checkpoint before fine-tuning", hint="give it with --init")
+    idle.refuse(command, SimpleNamespace(**arguments), names)
     load.check(data, task, field or ())
     located = locate(model)
     layout.find(located.model_type, family)
@@ -206,14 +208,14 @@ def command(
 
 def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespace) -> Path:
     """Open, read, measure what is missing, and, where that completes the set, merge and write."""
-    from headtool.models import layout
+    from headtool.models import devices, layout
     from headtool.models.open import kind_of, open_model, same_tokens
     from headtool.record.files import read_part
     from headtool.scores import idle, importance, outcome, passes, rounds
     from headtool.tasks import labels
 
-    console, by_need = run.console, passes.needs(names)
-    idle.refuse(command, ask, by_need, console)
+    console, by_need = run.console, idle.needs(names)
+    idle.note(command, ask, by_need, console)
     with run.clock.phase("data"):
         chosen = passes.choose(run, names, layout.find(located.model_type, ask.family).causal, ask)
     with run.clock.phase("open"):
@@ -272,6 +274,8 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
     sampled = None
     if plan.first is not None and plan.swept is not None:
         sampled = rounds.sampled(run, adapter, plan.swept, plan.first, parts, ask)
+    if told := devices.caveat(adapter.runs_on):
+        console.warn(told)
     if run.share.launched and run.share.index > 0:
         return run.path  # rank 0 waits for all parts, merges and says so
     if not run.every_part(parts, [each.part(group) for each, group in units], wait=run.share.launched):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 Parts = list[tuple[list[int], "Arrays"]]
+NEAR = 10  # times what counts as harm: of larger changes rounding says nothing
 ROUNDS = 2  # of a sample, at least: one says nothing of how elements differ
 
 
@@ -142,10 +143,13 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     most = np.argsort(-np.where(found.arrays["nonfinite"], -1, change), kind="stable")[: 10 * ask.verify]
     drawn = [*rng.permutation(most)[: ask.verify // 2].tolist(), *rng.permutation(len(faults)).tolist()]
     chosen = list(dict.fromkeys(drawn))[: ask.verify]
-    largest = 0.0
+    largest = rounding = 0.0
+    slight = ask.harm * float(np.median(found.arrays["loss_base"]))
     for i in chosen:
         apart, close = worker.verify(faults[i])
         largest = max(largest, apart)
+        if change[i] < NEAR * slight:
+            rounding = max(rounding, apart)
         if not close:
             raise HeadtoolError(
                 f"fault {faults[i].id}: the change of its loss and that of the naive way differ by {apart:.2g} nats",
@@ -156,9 +160,9 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     run.console.note(
         f"{len(chosen)} faults run again the naive way: changes of the loss differ by {largest:.1e} nats at most"
     )
-    slight = ask.harm * float(np.median(found.arrays["loss_base"]))
-    if ask.phase == "forward" and largest > slight:
+    if ask.phase == "forward" and rounding > slight:
+        wider = "" if run.manifest["model"]["dtype"] == "float32" else "--dtype fp32, or "
         run.console.warn(
-            f"of the harmful ones some are rounding: it moves a loss by {largest:.1g} nats here, and {slight:.1g} counts as "
-            "harm; --dtype fp32, or a larger --harm"
+            f"of the harmful ones some are rounding: it moves a loss by {rounding:.1g} nats here, and {slight:.1g} counts as "
+            f"harm; {wider}a larger --harm"
         )

@@ -15,12 +15,12 @@ from headtool.faults import cost, gather
 from headtool.faults.calibration import Seen, kv_equal
 from headtool.faults.gather import Gathered
 from headtool.faults.guard import Limits
+from headtool.figures import files
 from headtool.figures.fault_bounds import fault_bounds
 from headtool.figures.fault_rates import fault_rates
 from headtool.figures.overheads import overheads
 from headtool.models.sites import SITES
 from headtool.record import tables
-from headtool.record.files import whole
 
 if TYPE_CHECKING:
     from headtool.faults.sequences import Sequences
@@ -92,9 +92,7 @@ def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask
         figures["bounds"] = fault_bounds(bounds, f"{label}: softmax bounds ({ask.bounds}, {ask.epsilon})")
     figures["overheads"] = overheads(performance, f"{label}: what is added to a forward pass")
     for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            with whole(run.path / "figures" / f"{name}.{suffix}") as file:
-                figure.savefig(file, format=suffix, dpi=160)
+        files.save(figure, run.path / "figures" / name)
 
 
 def _sequences(sequences: Sequences, found: Findings) -> dict[str, list[Any]]:
@@ -154,7 +152,8 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     shown: list[Any] = [Text(head, style="bold"), table]
     if "detectors" in run.manifest["tables"]:
         shown.append(_detectors(run))
-    lines = [" faults   on so many elements, and those of one are alike; false: alarms where no harm is done"]
+    false = "; false: alarms where no harm is done" if "caught" in summary.columns else ""
+    lines = [f" faults   on so many elements, and those of one are alike{false}"]
     lines += _harm(run) if ask.phase == "forward" else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):

@@ -50,7 +50,8 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
         bottom.set_xticks(range(len(sites)), counts)
         bottom.set_xlim(-0.6, len(sites) - 0.4)
         bits_hit = summary.filter(pl.col("bit") >= 0)["bit"].to_numpy()
-        top.set_xlim(bits_hit.min(initial=32) - 1, bits_hit.max(initial=0) + 1)
+        if bits_hit.size:
+            top.set_xlim(bits_hit.min() - 1, bits_hit.max() + 1)
         top.xaxis.get_major_locator().set_params(integer=True)
         highest = max((whole[name][f"{kind}_high"] or 0 for name in sites), default=1)
         for axis, most in ((top, 1.0), (bottom, highest if kind == "harmful" else 1.0)):

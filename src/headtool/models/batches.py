@@ -114,9 +114,10 @@ class Examples:
         lengths, found, start = self.lengths[order], [], 0
         while start < len(order):
             longest = int(lengths[start])
-            alike, near = (np.searchsorted(-lengths, -least, "right") for least in (longest, 0.75 * longest))
-            stop = min(int(alike), start + max(1, tokens // longest))
-            stop = max(stop, min(int(near), start + enough // longest))
+            most, filled = max(1, tokens // longest), enough // longest
+            ahead = -lengths[start : start + max(most, filled)]  # ascending
+            alike, near = (int(np.searchsorted(ahead, -least, "right")) for least in (longest, 0.75 * longest))
+            stop = start + max(min(alike, most), min(near, filled))
             found.append(order[start:stop])
             start = stop
         return found

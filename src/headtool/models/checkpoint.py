@@ -38,7 +38,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def models_in(folder: Path) -> str:
     """A hint where a folder is no model but holds some, as the directory of a training run does; else nothing."""
-    found = sorted(str(each.parent) for each in folder.glob("*/config.json"))
+    inside = [each.parent for each in sorted(folder.glob("*/config.json"))]
+    found = [str(each) for each in inside if (each / SINGLE).is_file() or (each / INDEX).is_file()]
     return f"there are models in it: {', '.join(found[:3])}" if found else ""
 
 

@@ -15,7 +15,9 @@ from headtool.ranks import free_cores
 
 SMALL = 5_000_000  # parameters
 T = TypeVar("T")
-_as_it_comes: set[torch.device] = set()  # GPUs on which this process met work that cannot be done the same way twice
+_as_it_comes: dict[
+    torch.device, str
+] = {}  # GPUs on which a command met work that is not done the same way twice, and what
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
@@ -32,6 +34,8 @@ def pick_device(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
         torch.empty(1, device=wanted)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         of = f" for LOCAL_RANK {local}" if asked != device and local != "0" else ""
@@ -49,6 +53,7 @@ def _settle(gpu: torch.device) -> None:
 
     cuDNN's attention is left out: it plans anew for each shape, some 0.2 s on an H100, and here shapes are many.
     """
+    _as_it_comes.pop(gpu, None)
     torch.cuda.set_device(gpu)
     torch.backends.cudnn.allow_tf32 = False  # of convolutions; products are not rounded unless asked
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -58,25 +63,39 @@ def _settle(gpu: torch.device) -> None:
     warnings.filterwarnings("ignore", message=".*deterministic")
 
 
-def repeatably(where: torch.device, work: Callable[[], T], otherwise: Callable[[str], None] = lambda reason: None) -> T:
-    """What the work gives, the same each time on a GPU too, where all of it can be; else as it comes, and `otherwise`
-    hears why. Work that fails for that is done again.
+def repeatably(where: torch.device, work: Callable[[], T]) -> T:
+    """What the work gives, the same each time on a GPU too, where all of it can be; else as it comes, of which `caveat` tells.
+    Work that fails for that is done again.
 
     Attention's backward pass adds up in any order unless PyTorch is told to fail where it cannot do better.
     """
     if where.type != "cuda" or where in _as_it_comes:
         return work()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         return work()
     except RuntimeError as error:
-        if "deterministic" not in str(error):
+        reason = str(error)
+        if "deterministic" not in reason.lower():
             raise
-        _as_it_comes.add(where)
-        otherwise(str(error).partition(" does not have")[0])
+        cublas = "CUBLAS_WORKSPACE_CONFIG" in reason
+        _as_it_comes[where] = (
+            "CUBLAS_WORKSPACE_CONFIG=:4096:8 was not set before the first product in this process, so cuBLAS"
+            if cublas
+            else reason.partition(" does not have")[0]
+        )
     finally:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     return work()
+
+
+def caveat(where: torch.device) -> str:
+    """What is to be said where something was not computed the same way each time; else nothing."""
+    what = _as_it_comes.get(where)
+    if what is None:
+        return ""
+    return f"{what} adds up in no fixed order on this GPU: the same call gives the same numbers up to rounding only"
 
 
 def pick_double(device: str) -> torch.device:

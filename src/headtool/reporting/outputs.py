@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headtool.figures import files
 from headtool.figures.distribution import distribution
 from headtool.figures.headwise import headwise
 from headtool.figures.heatmap import heatmaps
@@ -35,7 +35,6 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "update": ("U", "Urel", "Uq", "Uk", "Uv", "Uo"),
 }
 PANELS = 9  # heat maps in figures/heads
-DPI = 140
 LEFT = (
     "heads.csv",
     "stats.json",
@@ -181,19 +180,8 @@ def _compared(analyses: Sequence[Analysis]) -> dict[str, Figure]:
 
 def _save(run: Run, folder: str, name: str, figure: Figure) -> bytes:
     """Write a figure under figures/ as PNG and SVG (a label's own beside its tables, as PNG), and return the PNG."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):  # lay out once, not once a format
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    png = buffer.getvalue()
-    if not folder:
-        for suffix in ("png", "svg"):
-            with whole(run.path / "figures" / f"{name}.{suffix}") as file:
-                file.write(png) if suffix == "png" else figure.savefig(file, format="svg")
+    picture = files.png(figure) if folder else files.save(figure, run.path / "figures" / name)
     if folder or name != "heads":  # the names that scripts look for stand at the top
         with whole(run.path / folder / f"{name}.png") as file:
-            file.write(png)
-    return png
+            file.write(picture)
+    return picture

@@ -89,6 +89,7 @@ def _symbols(columns: Sequence[str]) -> dict[str, str]:
         c.name: c.doc if c.unit == "1" else f"{c.doc} ({c.unit})" for name in READ[:3] for c in TABLES[name].columns
     }
     docs |= {"I_pre": f"before fine-tuning, {docs['I']}", "I_post": "the same after fine-tuning"}
+    docs |= {name: f"before fine-tuning, {docs[name]}" for name in ("G", "F", "Ppred")}
     return {column: docs[column] for column in columns}
 
 

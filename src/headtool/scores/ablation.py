@@ -56,7 +56,7 @@ def ablation(losses: Losses) -> np.ndarray:
 
 class Ablation:
     """The sweep of all heads over examples with targets, as a pass: a part is some buckets of examples of equal
-    lengths, or where there are few, some layers of them.
+    lengths (of a decoder on a GPU also of nearly equal ones), or where there are few, some layers of them.
 
     rows is how many positions, of all stacked variants together, are in a forward pass. active (layer, head) bool
     names the heads that are ablated; the others' losses are NaN.

@@ -137,7 +137,7 @@ def _room(run: Run, adapter: Adapter) -> bool:
     size, free = int(1.1 * 4 * adapter.parameters), devices.free_bytes(adapter.runs_on)
     if size > free:
         run.console.warn(
-            f"the model in float32 takes {human_bytes(size)}, of which {human_bytes(free)} are free: heads are ablated again in "
+            f"the model in float32 takes {human_bytes(size)}, and {human_bytes(free)} are free: heads are ablated again in "
             "its own precision, and the error of I is not known"
         )
     return size <= free

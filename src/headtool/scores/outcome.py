@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headtool.errors import FAILED, HeadtoolError
+from headtool.figures import files
 from headtool.figures.heatmap import heatmaps
 from headtool.models.adapter import Adapter
 from headtool.models.attention import BLOCK_ELEMENTS
 from headtool.record import session, tables
-from headtool.record.files import whole
 from headtool.record.run import Run
 from headtool.record.tables.score import TAKEN
 from headtool.scores import combined as fusion
@@ -111,9 +111,7 @@ def write(
         {name: column for name, column in panels.items() if name in wanted},
         f"{run.manifest['model']['label']}: {g.layers} layers x {g.heads} heads",
     )
-    for suffix in ("png", "svg"):
-        with whole(run.path / "figures" / f"heads.{suffix}") as file:
-            figure.savefig(file, format=suffix, dpi=160)
+    files.save(figure, run.path / "figures" / "heads")
     run.manifest["top"] = {"by": first, "heads": _order(tops[first], g.heads)[:SHOWN]}
     return Results(measured, sure)
 

@@ -13,7 +13,7 @@ import numpy as np
 from headtool import options as opt
 from headtool.errors import HeadtoolError
 from headtool.models.batches import Examples
-from headtool.scores import combined, measure
+from headtool.scores import idle, measure
 from headtool.scores.ablation import Ablation, bytes_of, rows_of
 from headtool.scores.gradient import FirstOrder, Gradient
 from headtool.tasks import labels, load
@@ -57,15 +57,9 @@ class Plan:
     first: FirstOrder | None = None
 
 
-def needs(names: Sequence[str]) -> dict[str, str]:
-    """What each of the scores, and of those that combined is made of, needs to be measured."""
-    wanted = [*names, *(combined.PARTS if "combined" in names else ())]
-    return {name: measure.score_module(name).NEEDS for name in wanted}
-
-
 def choose(run: Run, names: Sequence[str], causal: bool, ask: SimpleNamespace) -> load.Chosen | None:
     """The rows that --data and --task name; None where no score needs any."""
-    if not any(need in (*ON_ROWS, *LOSSES) for need in needs(names).values()):
+    if not any(need in (*ON_ROWS, *LOSSES) for need in idle.needs(names).values()):
         return None
     if ask.data is None and ask.task is None:
         run.console.note("neither --data nor --task: the built-in task 'demo'")
@@ -81,7 +75,7 @@ def choose(run: Run, names: Sequence[str], causal: bool, ask: SimpleNamespace) -
 
 def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen | None, ask: SimpleNamespace) -> Plan:
     """The passes over the data for forward scores, ablation and gradients, and over repeated tokens for patterns."""
-    plan, by_need = Plan(), needs(names)
+    plan, by_need = Plan(), idle.needs(names)
     on_data = [name for name, need in by_need.items() if need in ON_ROWS]
     on_repeats = tuple(name for name, need in by_need.items() if need == "repeats")
     size = opt.number_or("auto", ask.batch_size, "--batch-size")

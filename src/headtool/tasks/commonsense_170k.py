@@ -9,6 +9,7 @@ from headtool.tasks.example import Example, Markers, between, text_of
 
 NAMES = ("commonsense_170k",)
 FIELDS = (("instruction",),)
+MAY = ("input", "output", "answer")
 SPANS = True
 STARTS = ("question:",)
 ENDS = ("Answer1:", "Option1:", "Ending1:", "Solution1:", "Choice1:", "Answer format:")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from headtool import folder
-from headtool.errors import FAILED, HeadtoolError
+from headtool.errors import FAILED, HeadtoolError, unknown
 from headtool.tasks import demo, rows, text
 from headtool.tasks.example import Example, Markers, RowError
 
@@ -137,6 +137,10 @@ def choose(
         )
     if not readable or shape is None:
         raise HeadtoolError(f"{name}: there is no row in it", hint="see docs/formats.md for what rows look like")
+    for named in mapping:
+        may = {*itertools.chain(*shape.FIELDS), *getattr(shape, "MAY", mapping)}  # a plug-in's shape need not say
+        if named not in may:
+            raise unknown("field", named, sorted(may))
     notes = [f"{len(bad)} of {total} rows cannot be read and are left out: {'; '.join(bad[:3])}"] if bad else []
     if blank:
         notes.append(f"{blank} blank rows are left out")

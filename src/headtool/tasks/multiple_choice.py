@@ -9,6 +9,7 @@ from headtool.tasks.example import Example, Markers, RowError, between, text_of
 
 NAMES = ("multiple_choice",)
 FIELDS = (("question", "choices"),)
+MAY = ("answerKey",)
 SPANS = True
 BEFORE = "Question: "
 

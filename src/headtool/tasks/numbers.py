@@ -11,6 +11,7 @@ from headtool.tasks.example import Example, Markers, RowError, text_of
 
 NAMES = ("numbers",)
 FIELDS = (("text", "value"),)
+MAY = ()
 SPANS = False
 COMMAS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")  # 1,000 is a thousand; 1,5 is no number
 

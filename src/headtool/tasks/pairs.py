@@ -9,6 +9,7 @@ from headtool.tasks.example import Example, Markers, text_of
 
 NAMES = ("pairs",)
 FIELDS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question", "sentence"), ("question1", "question2"))
+MAY = ("label",)
 SPANS = True
 
 

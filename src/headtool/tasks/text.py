@@ -9,6 +9,7 @@ from headtool.tasks.example import Example, Markers, between, text_of
 
 NAMES = ("text",)
 FIELDS = (("text",), ("sentence",))
+MAY = ("label",)
 SPANS = False
 
 

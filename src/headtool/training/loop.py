@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from headtool.errors import FAILED, HeadtoolError
-from headtool.models.devices import pick_device, pick_dtype, repeatably
+from headtool.models.devices import caveat, pick_device, pick_dtype, repeatably
 from headtool.models.open import quiet_libraries
 from headtool.record.files import fingerprints, read_sealed, write_sealed
 from headtool.training import metrics
@@ -184,16 +184,22 @@ def sow(recipe: Recipe) -> None:
 
 def run(trainer: transformers.Trainer, recipe: Recipe, checkpoint: Path | None, warn: Callable[[str], None]) -> None:
     """Train, from the beginning or from a checkpoint. Raises HeadtoolError for a loss that is not finite."""
+    begun = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
     def work() -> None:
+        if trainer.state.global_step > begun:  # tried before, and no longer what it was
+            told = f"step {trainer.state.global_step}: {caveat(recipe.device)}"
+            raise HeadtoolError(told, hint="--device cpu", code=FAILED)
         sow(recipe)  # whatever was drawn before must not matter
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-    def otherwise(what: str) -> None:
-        warn(f"{what} adds up in no fixed order on this GPU: the same seed gives the same numbers up to rounding only")
-
     with quiet_libraries():
-        repeatably(recipe.device, work, otherwise)
+        if recipe.ranks > 1:  # gradients that are half shared cannot be tried again
+            work()
+        else:
+            repeatably(recipe.device, work)
+    if told := caveat(recipe.device):
+        warn(told)
 
 
 def history(trainer: transformers.Trainer) -> tuple[dict[str, list], list[dict[str, Any]]]:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from headtool.errors import HeadtoolError
 
 LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
 
@@ -56,15 +61,40 @@ def eigenvalues(matrix: np.ndarray) -> np.ndarray:
         work, integers, asks = np.empty(int(work[0]), work_on.dtype), np.empty(int(integers[0]), np.int32), False
 
 
+def ready() -> None:
+    """Load the routines."""
+    _routine("blas", "ssyrk", 10)
+    _routine("lapack", "ssyevd", 11)
+
+
 def _int(value: int) -> Any:
     return ctypes.byref(ctypes.c_int(value))
 
 
 @cache
+def _exports(room: str) -> dict[str, Any]:
+    """What scipy.linalg.cython_blas or cython_lapack exports, without the rest of scipy.linalg, which takes longer to import
+    than many a matrix.
+    """
+    import scipy
+
+    finder = FileFinder(str(Path(scipy.__file__).parent / "linalg"), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    spec = finder.find_spec(f"cython_{room}")
+    if spec is None or spec.loader is None:
+        return importlib.import_module(f"scipy.linalg.cython_{room}").__pyx_capi__
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.__pyx_capi__
+
+
+@cache
 def _routine(room: str, name: str, arguments: int) -> Callable[..., None]:
     """A routine by its name: scipy gives its address to whoever does not go through Python (scipy.linalg.cython_blas)."""
-    capsule = importlib.import_module(f"scipy.linalg.cython_{room}").__pyx_capi__[name]
+    capsule = _exports(room)[name]
     called, address = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     called.restype, called.argtypes = ctypes.c_char_p, [ctypes.py_object]
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, called(capsule)))
+    signature = called(capsule)
+    if b"int *" not in signature:
+        raise HeadtoolError(f"this scipy's {name} takes other integers ({signature.decode()})", hint="scipy from PyPI")
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, signature))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headtool.weights import circuits
+from headtool.weights import circuits, lapack
 from headtool.weights.examine import BLOCK, DEEP, WHOLE, Held, Seeing, Wish, examine
 from headtool.weights.plan import Attention, Chunk, Item
 from headtool.weights.source import Checkpoint
@@ -134,7 +134,7 @@ class Room:
 def ready(wish: Wish) -> None:
     """Import what examining needs, before its threads are limited: a BLAS that comes later would take all cores."""
     if wish.spectra:
-        import scipy.linalg  # noqa: F401
+        lapack.ready()
 
 
 def spread(tasks: Sequence[Any], do: Callable[[Any], Any], threads: int) -> Iterator[tuple[Any, Any]]:
