@@ -51,8 +51,10 @@ def write(run: Run, found: Mapping[str, Part], what: str, *, lines: bool) -> Non
         for name in (first, *(b for b in BASELINES if b in found))
     }
     for dataset in _guessed(found):
-        told = "is hardly smaller than the median's, which reads nothing"
-        run.console.note(f"{first} has learnt no number of {dataset}: its mean absolute error {told}")
+        told = (
+            "is hardly smaller than the median's, which reads nothing: more --epochs, a larger --lr, a smaller --gamma0"
+        )
+        run.console.warn(f"{first} has learnt no number of {dataset}: its mean absolute error {told}")
     _figures(run, found)
     write_text(run.path / "summary.md", summary(run.manifest, found, what))
 

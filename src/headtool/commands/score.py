@@ -181,7 +181,9 @@ def command(
         hint = "for example --ablate-error 0.01"
         raise HeadtoolError(f"--ablate-until {ablate_until} needs --ablate-error or --ablate-budget", hint=hint)
     if "update" in names and init is None:
-        raise HeadtoolError("update needs the checkpoint before fine-tuning", hint="give it with --init")
+        beside = Path(model).parent / "ckpt_init"
+        hint = f"--init {beside}" if beside.is_dir() else "give it with --init"
+        raise HeadtoolError("update needs the checkpoint before fine-tuning", hint=hint)
     idle.refuse(command, SimpleNamespace(**arguments), names)
     load.check(data, task, field or ())
     located = locate(model)

@@ -15,6 +15,7 @@ from headtool.faults.calibration import Seen
 from headtool.faults.fault import Fault
 from headtool.faults.gather import Gathered, gather
 from headtool.faults.intervals import clustered
+from headtool.faults.work import CLOSE_CHANGE
 from headtool.record.files import read_part, whole_part, write_part
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 Parts = list[tuple[list[int], "Arrays"]]
-NEAR = 10  # times what counts as harm: of larger changes rounding says nothing
 ROUNDS = 2  # of a sample, at least: one says nothing of how elements differ
 
 
@@ -148,8 +148,7 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     for i in chosen:
         apart, close = worker.verify(faults[i])
         largest = max(largest, apart)
-        if change[i] < NEAR * slight:
-            rounding = max(rounding, apart)
+        rounding = max(rounding, apart - CLOSE_CHANGE * float(change[i]))  # of a large change a part is no wonder
         if not close:
             raise HeadtoolError(
                 f"fault {faults[i].id}: the change of its loss and that of the naive way differ by {apart:.2g} nats",

@@ -152,8 +152,9 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     shown: list[Any] = [Text(head, style="bold"), table]
     if "detectors" in run.manifest["tables"]:
         shown.append(_detectors(run))
-    false = "; false: alarms where no harm is done" if "caught" in summary.columns else ""
-    lines = [f" faults   on so many elements, and those of one are alike{false}"]
+    lines = [" faults   on so many elements, and those of one are alike"]
+    if "caught" in summary.columns:
+        lines[0] += "; caught by any detector but the bounds; false: where no harm is done"
     lines += _harm(run) if ask.phase == "forward" else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):

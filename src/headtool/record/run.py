@@ -232,7 +232,9 @@ class Run:
         """Say where the run is: its directory on stdout, or with --json its manifest in brief."""
         brief: dict[str, Any] = {"run": str(self.path)}
         brief |= {
-            name: self.manifest[name] for name in ("command", "status", "tables", "metrics") if name in self.manifest
+            name: self.manifest[name]
+            for name in ("command", "status", "tables", "metrics", "top")
+            if name in self.manifest
         }
         self.console.result(str(self.path), brief)
         return self.path

@@ -75,15 +75,16 @@ def write(
         joined |= raw | norm
         tops |= {name: result.mean.ravel() for name, result in measured.items() if result.n}
         panels |= {name: f"{name}_raw" for name, result in measured.items() if result.n}
-    sure = None
+    sure, fewest = None, min((result.n for result in measured.values() if result.n), default=importance.FEW)
     if "ablation" in found:
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
-        if own["n"][0] < importance.FEW:
-            run.console.warn(importance.few(own["n"][0]))
+        fewest = min(fewest, own["n"][0])
         frames["importance"] = keys | own
         frames["losses"] = importance.example_columns(found["ablation"], run.manifest["data"].pop("loss_rows"))
         joined |= {name: values for name, values in own.items() if name not in TAKEN}
         tops["ablation"], panels["ablation"] = np.array(own["I"]), "I"
+    if fewest < importance.FEW:
+        run.console.warn(importance.few(fewest))
     if "gradient" in found:
         run.manifest["data"].pop("loss_rows", None)
         own = importance.gradient_columns(found["gradient"])

@@ -147,7 +147,7 @@ def assemble(
         per_device_train_batch_size=recipe.batch_size // recipe.ranks,
         per_device_eval_batch_size=max(1, 2 * recipe.batch_size // recipe.ranks),
         weight_decay=recipe.weight_decay,
-        warmup_steps=int(np.ceil(recipe.warmup * total)),
+        warmup_steps=int(recipe.warmup * total),  # at the first of them the rate is 0: none where there are few
         lr_scheduler_type="linear",
         bf16=recipe.dtype == torch.bfloat16,
         fp16=recipe.dtype == torch.float16,
