@@ -212,7 +212,7 @@ def test_by_torchrun(words, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert (ended.returncode, ended.stdout) == (0, "run\n"), ended.stderr
-    assert ended.stderr == ""
+    assert all(line.startswith("headtool: warning: ") for line in ended.stderr.splitlines()), ended.stderr
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])

@@ -36,7 +36,7 @@ def test_the_loss_curve_is_that_of_one_process(words, tmp_path):
             call, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         assert (ended.returncode, ended.stdout) == (0, f"{out}\n"), ended.stderr
-        assert ended.stderr == ""
+        assert all(line.startswith("headtool: warning: ") for line in ended.stderr.splitlines()), ended.stderr
     one, two = (pl.read_parquet(tmp_path / out / "tables" / "training.parquet") for out in launch)
     assert one.height > 3
     assert two["loss"].to_list() == pytest.approx(one["loss"].to_list(), rel=1e-5)

@@ -77,8 +77,8 @@ def command(
 ) -> Any:
     """Say what a causal language model goes on with, and its numbers with their intervals.
 
-    [bold]run=$(headtool causal-train demo --task copying --epochs 10 --lr 3e-3 --gamma0 1 -q) && headtool causal-predict $run --number "Say 7 again:"[/]
-    [bold]run=$(headtool causal-train demo --task copying --epochs 10 --lr 3e-3 --gamma0 1 -q) && echo "Say 7 again:" | headtool causal-predict $run --json[/]
+    [bold]headtool causal-predict $(headtool causal-train demo --task copying --lr 3e-3 --gamma0 1 -q) --number "Say 7 again:"[/]
+    [bold]echo "Say 7:" | headtool causal-predict $(headtool causal-train demo --task copying --lr 3e-3 --gamma0 1 -q) --json[/]
 
     Prints a table, tab-separated when piped: text, step, token, p, p_number, and of a number its value, low and high.
     With --json one object a line. From Python it returns the table, a Polars frame.

@@ -169,7 +169,7 @@ def command(
 
     [bold]headtool causal-train demo --task addition --epochs 10 --lr 3e-3 --gamma0 1[/]
     [bold]headtool causal-train demo --experiment ablation --examples 100 --epochs 1[/]
-    [bold]run=$(headtool causal-train demo --task copying --epochs 10 --lr 3e-3 --gamma0 1 -q) && headtool causal-predict $run --number "Say 7 again:"[/]
+    [bold]headtool causal-predict $(headtool causal-train demo --task copying --lr 3e-3 --gamma0 1 -q) --number "Say 7 again:"[/]
 
     Leaves the model, what every configuration and baseline came to on every evaluation set, and figures in a run
     directory, and prints that directory.

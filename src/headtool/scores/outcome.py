@@ -75,7 +75,9 @@ def write(
         joined |= raw | norm
         tops |= {name: result.mean.ravel() for name, result in measured.items() if result.n}
         panels |= {name: f"{name}_raw" for name, result in measured.items() if result.n}
-    sure, fewest = None, min((result.n for result in measured.values() if result.n), default=importance.FEW)
+    sure, fewest = None, importance.FEW
+    if "combined" in names:  # which has intervals
+        fewest = min((result.n for result in measured.values() if result.n), default=fewest)
     if "ablation" in found:
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
         fewest = min(fewest, own["n"][0])
