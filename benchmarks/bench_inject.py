@@ -253,9 +253,7 @@ def overhead(length: int, runs: int, threads: int, device: str) -> dict:
                 how = (
                     sites.opened(adapter, 0)
                     if used is None
-                    else guard.watched(
-                        adapter, 0, used, lambda seen, found: [guard.worst(r) for f in found.values() for r in f]
-                    )
+                    else guard.watched(adapter, 0, used, lambda seen, found: [guard.worst(f) for f in found.values()])
                 )
                 with how:
                     started = now(device)

@@ -71,7 +71,7 @@ def clean(
 
     def look(layer: int, seen: Sites, residuals: Mapping[str, tuple[torch.Tensor, ...]]) -> None:
         for name, found in residuals.items():
-            largest[name][layer] = [float(guard.worst(each)[0]) for each in found]
+            largest[name][layer] = guard.worst(found)[:, 0].tolist()
         shapes[layer] = seen.k.shape[1:], seen.v.shape[1:]
         if seen.k.shape == seen.v.shape:
             apart[layer] = float((seen.k - seen.v).abs().max() / seen.v.abs().max().clamp(min=1e-30))

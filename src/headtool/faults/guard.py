@@ -100,9 +100,10 @@ def watched(
             yield
 
 
-def worst(residual: torch.Tensor) -> torch.Tensor:
-    """The largest residual of each sequence (batch,), float64; NaN counts as infinity."""
-    return residual.flatten(1).double().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(1)
+def worst(residuals: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The largest residual of each quantity and sequence (quantity, batch), float64; NaN counts as infinity."""
+    largest = torch.stack([residual.flatten(1).amax(1) for residual in residuals])  # a maximum with a NaN in it is NaN
+    return largest.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,9 @@ class Limits:
     limits: Mapping[str, torch.Tensor]
 
     def ratio(self, name: str, layer: int, residuals: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The largest residual over its limit of each sequence (batch,): above 1 is an alarm."""
-        over = []
-        for limit, residual in zip(self.limits[name][layer].tolist(), residuals, strict=True):
-            size = worst(residual)
-            over.append(torch.where(size > limit, torch.inf, 0.0) if limit == 0 else size / limit)
-        return torch.stack(over).amax(0)
+        """The largest residual over its limit of each sequence (batch,): above 1 is an alarm; on the CPU."""
+        sizes, limits = worst(residuals).cpu(), self.limits[name][layer].unsqueeze(1)
+        return torch.where(limits == 0, torch.where(sizes > 0, torch.inf, 0.0), sizes / limits).amax(0)
 
 
 def allowed(module: ModuleType, largest: torch.Tensor) -> torch.Tensor:
