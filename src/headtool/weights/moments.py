@@ -45,26 +45,23 @@ class Moments:
         """Take in a piece, which is left as it is."""
         if not piece.size:
             return
-        low, high = float(np.minimum.reduce(piece, None)), float(np.maximum.reduce(piece, None))
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = piece[np.isfinite(piece)]
-            nans = int(np.isnan(piece).sum())
-            self.n_nan += nans
-            self.n_inf += piece.size - finite.size - nans
-            if finite.size:
-                self._add(finite.astype(np.float64)[None], float(finite.min()), float(finite.max()))
-            return
-        largest = max(-low, high)
-        risky = piece.dtype == np.float32 and largest and not SAFE[0] < largest < SAFE[1]
-        self._add(piece.astype(np.float64) if self.exact or risky else piece, low, high)
-
-    def _add(self, x: np.ndarray, low: float, high: float) -> None:
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.n += x.size
+        x = piece.astype(np.float64, copy=False) if self.exact else piece
         squares, ones = self._room(x)
         plain = self.scale == 1.0 and self.centre == 0.0
         shifted = x if plain else x * self.scale - self.centre
         np.multiply(shifted, shifted, out=squares)
+        largest = float(np.maximum.reduce(squares, None))
+        if x.dtype == np.float32 and not SAFE[0] ** 2 < largest < SAFE[1] ** 2:
+            return self.add(x.astype(np.float64))
+        if not math.isfinite(largest) and not (known := np.isfinite(x)).all():
+            nans = int(np.isnan(x).sum())
+            self.n_nan += nans
+            self.n_inf += x.size - int(known.sum()) - nans
+            return self.add(x[known][None])
+        if not plain or not self._within(largest, x.dtype.type):
+            self.low = min(self.low, float(np.minimum.reduce(x, None)))
+            self.high = max(self.high, float(np.maximum.reduce(x, None)))
+        self.n += x.size
         near = 1.001 * self.zero_eps**2  # squares tell quickly where no value can be that small
         if not plain or self.zero_eps < TINY or float(np.minimum.reduce(squares, None)) <= near:
             self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
@@ -82,6 +79,11 @@ class Moments:
         first = _total(shifted @ ones[: x.shape[1]])
         for i, more in enumerate((first, second, float(flat2 @ flat), float(flat2 @ flat2))):
             self.sums[i] += more
+
+    def _within(self, largest: float, dtype: Callable[[float], np.floating]) -> bool:
+        """Do values with no square above this lie between the extremes so far? Most pieces do, and need not be searched."""
+        bound = dtype(min(-self.low, self.high))
+        return bool(bound > 0 and largest < bound * bound)
 
     def end_block(self) -> None:
         """All rows of a block of columns have been added."""
