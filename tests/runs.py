@@ -63,10 +63,11 @@ def make(
     family: str = "llama",
     finish: bool = True,
     scores: tuple[str, ...] = (),
+    rows: str = "rows",
 ) -> Path:
     """A run directory with these tables; model and init stand for the hashes of the files."""
     arguments = {"model": label, "init": init, "seed": seed, "scores": ",".join(content), "top_k": 5}
-    inputs = {"model": label, "weights_sha256": model, "data": "rows"} | ({"init_sha256": init} if init else {})
+    inputs = {"model": label, "weights_sha256": model, "data": rows} | ({"init_sha256": init} if init else {})
     run = Run.start(
         "score", arguments, inputs, label=label, out=path, force=False, console=Console(quiet=True), share=Share()
     )

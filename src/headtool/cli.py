@@ -151,17 +151,11 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command line; what there is to say of an error has been said."""
     try:
-        code = _show_completion() if sys.argv[1:2] == ["--show-completion"] else _call()
+        code = _completion() if sys.argv[1:2] in (["--show-completion"], ["--install-completion"]) else _call()
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
             raise KeyboardInterrupt
         return int(code)
-    except SystemExit:  # Typer leaves by itself where it has installed completion
-        if sys.argv[1:2] == ["--install-completion"]:
-            from headtool.completion import mend
-
-            mend()
-        raise
     except typer.Abort:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # a wrong flag, a missing argument
@@ -182,17 +176,25 @@ def _call() -> Any:
     return _application()(standalone_mode=False) or 0
 
 
-def _show_completion() -> Any:
-    """Typer's script for the shell that this is, with what it lacks."""
-    from headtool.completion import mended
+def _completion() -> Any:
+    """Typer's script for the shell that this is, with what it lacks, printed or put in its place."""
+    from headtool.completion import PLACES, mend, mended
 
-    said = io.StringIO()
+    said, wrong = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
-            return _call()
-    finally:
-        script = said.getvalue()
-        print(mended("zsh" if "#compdef" in script else "bash" if "COMPREPLY" in script else "", script), end="")
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+            code = _call()
+    except SystemExit as left:  # Typer leaves by itself
+        code = left.code or 0
+    if "not supported" in said.getvalue() + wrong.getvalue():
+        hint = f"call it from one of {', '.join(PLACES)}"
+        raise HeadtoolError(f"{sys.argv[1]}: there is no completion for this shell", hint=hint)
+    if sys.argv[1] == "--install-completion":
+        mend()
+    script = said.getvalue()
+    print(mended("zsh" if "#compdef" in script else "bash" if "COMPREPLY" in script else "", script), end="")
+    print(wrong.getvalue(), end="", file=sys.stderr)
+    return code
 
 
 def _on(number: signal.Signals, do: Any) -> None:
@@ -224,8 +226,9 @@ def _stopped(code: int) -> str:
     command = next(iter(sys.argv[1:]), "")
     if command not in GOES_ON or {"--help", "-h", "--dry-run"} & set(sys.argv):
         return f"headtool: {how}"
-    where = "from its last checkpoint" if command in ("finetune", "causal-train") else "where it stopped"
-    return f"headtool: {how}; the same command goes on {where}"
+    trains = command in ("finetune", "causal-train")
+    where = "its last checkpoint, where it has one" if trains else "what it has finished"
+    return f"headtool: {how}; the same command goes on from {where}"
 
 
 def _settle_streams() -> None:

@@ -67,6 +67,11 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in BUILT_IN if name.startswith(incomplete)] + _folders(incomplete, "config.json")
 
 
+def complete_decoders(incomplete: str) -> list[str]:
+    """The same without the built-in encoder."""
+    return [name for name in complete_models(incomplete) if name != "demo-encoder"]
+
+
 def complete_class_tasks(incomplete: str) -> list[str]:
     """The tasks, and shapes of rows, whose examples have a class."""
     from headtool.tasks import splits

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import json as jsonlib
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from typing import Any, Literal, TextIO
 
 from headtool.redact import redacted
 
+NAME = 10  # columns of a name
+WIDE = 1000  # columns: nothing wraps
 PLAIN_EVERY = 10.0  # seconds between two progress lines when stderr is no terminal
 
 
@@ -92,6 +96,12 @@ class Console:
             shown.add_row(*cells)
         Rich(highlight=False).print(shown)
 
+    def say(self, text: str) -> None:
+        """Plain text on stderr, for the reader; a line that is too long goes on below what its name stands above."""
+        if self.talks:
+            for line in text.splitlines():
+                print(_fill(line, self.width), file=sys.stderr)
+
     def show(self, *renderables: Any) -> None:
         """Rich tables and texts on stderr: for the reader, not for a program."""
         if not self.talks:
@@ -143,6 +153,31 @@ class Console:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{now} {text}\n")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Lines of a name, up to column 10, and what there is to say of it, which goes on below itself where a terminal ends."""
+
+    lines: Sequence[str]
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        yield Text("\n".join(_fill(line, options.max_width) for line in self.lines))
+
+
+def _fill(line: str, width: int) -> str:
+    return line if len(line) <= width else textwrap.fill(line, width, subsequent_indent=" " * NAME)
+
+
+def plain(*renderables: Any) -> str:
+    """Rich tables and texts as plain text, as wide as they are."""
+    from rich.console import Console as Rich
+
+    out = io.StringIO()
+    Rich(file=out, width=WIDE, color_system=None, highlight=False).print(*renderables)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def _plain_progress(what: str, total: int, done: int, unit: str, out: TextIO) -> Callable[[int], None]:

@@ -63,14 +63,14 @@ TOP = 20  # heads that count as the top, where nobody says how many
 
 
 def top(given: int | None, heads: int) -> int:
-    """How many heads count as the top: as given, or 20, or of a model with fewer than 21 heads a quarter.
+    """How many heads count as the top: as given, or 20, of a model with fewer than 80 heads a quarter.
 
     Raises HeadtoolError for more than there are.
     """
     if given is not None and given > heads:
         hint = f"for example --top-k {max(1, heads // 5)}"
         raise HeadtoolError(f"--top-k {given}: the model has {heads} heads", hint=hint)
-    return given or (TOP if heads > TOP else max(1, heads // 4))
+    return given or min(TOP, max(1, heads // 4))
 
 
 def memory(text: str) -> int | None:
@@ -171,6 +171,15 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Decoder = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A hub id (id@revision), a folder or 'demo': a decoder.",
+        autocompletion=completion.complete_decoders,
+        show_default=False,
+    ),
+]
 Family = Annotated[
     str | None,
     flag(
@@ -260,7 +269,7 @@ TopK = Annotated[
     flag(
         "--top-k",
         min=1,
-        help="Heads that count as the top; default 20, of a model with fewer than 21 a quarter.",
+        help="Heads that count as the top; default 20, of a model with fewer than 80 a quarter.",
         group=GROUP_TALK,
     ),
 ]

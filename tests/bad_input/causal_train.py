@@ -49,7 +49,7 @@ FLAGS = (
 ROWS = (
     of("texts without a number", "there is no number in the training rows", *[{"text": "no number"}] * 20, more=""),
     of("prices of null", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: its value is missing", *[{"text": "a", "price": None}] * 20),
-    of("rows without a price", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: it has no field 'price'", *[{"text": "a"}] * 20),
+    of("rows without a price", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: it has no field 'price'; it has text", *[{"text": "a"}] * 20),
     of("a price that is a word", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: its value is no number: much", *[{"text": "a", "price": "much"}] * 20),
     of("a price of Infinity", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: its value is not finite: ...", *[{"text": "a", "price": float("inf")}] * 20),
     of("a price of NaN", "a.jsonl: 20 of 20 rows cannot be read; the first: a.jsonl:1: its value is not finite: ...", *[{"text": "a", "price": float("nan")}] * 20),

@@ -61,7 +61,7 @@ ROWS = (
     case("finetune demo-encoder --train x.jsonl --text-field2 b", "--text-field2 without --text-field"),
     case("finetune demo-encoder --train x.jsonl --task pairs --text-field b", "--task pairs is not what the named fields make"),
     case("finetune demo-encoder --train x.jsonl --field label", "--field label: not of the form NAME=PATH"),
-    case("finetune demo-encoder --train a.jsonl --label-field stars", "a.jsonl: 8 of 8 rows cannot be read; the first: a.jsonl:1: it has no field 'stars'", "rows of `text` and `label`", file("a.jsonl", *GOOD * 4)),
+    case("finetune demo-encoder --train a.jsonl --label-field stars", "a.jsonl: 8 of 8 rows cannot be read; the first: a.jsonl:1: it has no field 'stars'; it has text, label", "rows of `text` and `label`", file("a.jsonl", *GOOD * 4)),
     case("finetune demo-encoder --train a.jsonl", "a.jsonl: one row cannot be trained on and held out", "two rows, of which a tenth is held out", file("a.jsonl", GOOD[0])),
     of("an empty file", "a.jsonl: the file is empty"),
     of("rows without fields", "a.jsonl:1: its fields are of no known shape:", "{}", "{}"),

@@ -120,7 +120,7 @@ DATA = (
     case("score demo --data a.jsonl", "a.jsonl: 1 of 11 rows cannot be read; the first: a.jsonl:6: not JSON (...)", "line 6 is cut", file("a.jsonl", *[GOOD] * 5, '{"question": "Which', *[GOOD] * 5)),
     case("score demo --data a.jsonl", "a.jsonl: 1 of 1 rows cannot be read; the first: a.jsonl:1: not JSON (...)", "a list in brackets, deep as a well", file("a.jsonl", "[" * 100_000)),
     case("score demo --data a.jsonl", "a.jsonl: 1 of 1 rows cannot be read; the first: a.jsonl:1: its text is not valid Unicode", "half of a surrogate pair", file("a.jsonl", '{"text": "\\ud800"}')),
-    case("score demo --data a.jsonl --field text=query.txt", "a.jsonl: 1 of 1 rows cannot be read; the first: a.jsonl:1: it has no field 'query.txt'", "no such field", file("a.jsonl", {"query": {"text": "Which?"}})),
+    case("score demo --data a.jsonl --field text=query.txt", "a.jsonl: 1 of 1 rows cannot be read; the first: a.jsonl:1: it has no field 'query.txt'; it has query.text", "no such field", file("a.jsonl", {"query": {"text": "Which?"}})),
     case("score demo --data a.jsonl --field txet=text", "there is no field named 'txet'", "rows of texts", file("a.jsonl", {"text": "a"}), hint="did you mean 'text'? The fields are label, sentence, text."),
     case("score demo --data a.jsonl --field text", "--field text: not of the form NAME=PATH", "any rows", file("a.jsonl", {"text": "a"})),
     case("score demo --data a.jsonl --task pairs", "a.jsonl: 1 of 1 rows cannot be read; the first: a.jsonl:1: it has no field 'premise'", "rows of another shape", file("a.jsonl", {"text": "a"})),

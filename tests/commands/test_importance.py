@@ -131,6 +131,15 @@ def test_text_rows_and_masked_rows_have_losses(tmp_path):
     assert table(run, "importance")["n"].unique().to_list() == [3]
 
 
+def test_update_of_a_model_from_itself(tmp_path, capsys):
+    said = call(
+        capsys, "score", "demo-encoder", "--scores", "update", "--init", "demo-encoder", "--out", tmp_path / "run"
+    )
+    assert said.code == 0
+    assert "warning: U is 0 for every head: no q, k, v or o differs from --init's" in said.err
+    assert " moved    Urel 0 (median), of layer 3 head 3 0; 16 of 16 heads not at all" in said.err
+
+
 def test_update_from_two_folders(moved, tmp_path):
     run = headtool.score(str(moved), scores="update", init="demo-encoder", out=tmp_path / "run", quiet=True)
     update = table(run, "update")

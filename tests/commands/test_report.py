@@ -20,7 +20,7 @@ K = ("--top-k", "10")
 ONE_PAIR = {
     "heads.csv", "stats.json", "cases.json", "importance_pre.jsonl", "importance_post.jsonl", "gradfisher_pre.jsonl",
     "update.jsonl", "fig_I_vs_U.png", "fig_I_vs_G.png", "fig_stats.png", "fig_Ipre_vs_Ipost.png", "report.md",
-    "report.html", "manifest.json", "config.yaml", "run.log", "tables", "figures",
+    "report.html", "manifest.json", "config.yaml", "run.log", "summary.txt", "tables", "figures",
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def several(pairs, tmp_path_factory):
 
 
 def test_a_report_leaves_what_the_docs_say(one):
-    assert names(one) | {"run.log"} == ONE_PAIR
+    assert names(one) == ONE_PAIR
     for name in ("fig_I_vs_U", "fig_I_vs_G", "fig_stats", "fig_Ipre_vs_Ipost", "heads"):
         for suffix in ("png", "svg"):
             assert (one / "figures" / f"{name}.{suffix}").stat().st_size > 0
@@ -165,6 +165,26 @@ def test_real_runs_of_forward_scores(tmp_path, capsys, monkeypatch):
     assert not list(out.glob("fig_*")) + list(out.glob("*.jsonl"))
 
 
+def test_runs_of_other_rows_and_of_one_side_are_told(pairs, tmp_path, capsys):
+    pre, _, post = pairs[1]
+    other = runs.make(
+        tmp_path / "other", {"importance": runs.importance(np.arange(48) / 48)}, model="init-1", seed=1, rows="others"
+    )
+    said = call(capsys, "report", other, post, *K, "--out", tmp_path / "both")
+    assert f"warning: {other} and {post} are scores of different rows (--data, --task, --limit or --subset)" in said.err
+    assert "different rows" not in call(capsys, "report", pre, post, *K, "--out", tmp_path / "alike").err
+    said = call(capsys, "report", pre, *K, "--out", tmp_path / "one")
+    assert "no run has --init: nothing is said of what fine-tuning moved" in said.err
+
+
+def test_a_report_is_named_after_the_run_that_a_checkpoint_is_of(tmp_path, capsys):
+    run = runs.make(
+        tmp_path / "run", {"importance": runs.importance(np.arange(48) / 48)}, label="finetune-toy/ckpt_init"
+    )
+    assert " report  finetune-toy  6 x 8 heads" in call(capsys, "report", run, "--out", tmp_path / "report").err
+    assert "<h1>finetune-toy" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_stdout_is_the_directory_and_done_is_done(pairs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = call(capsys, "report", *pairs[1], *K)
@@ -177,6 +197,7 @@ def test_stdout_is_the_directory_and_done_is_done(pairs, tmp_path, capsys, monke
     again = call(capsys, "report", *pairs[1], *K)
     assert again.out == said.out
     assert "done already" in again.err
+    assert again.err.count("spearman_rho_Ipre_U ") == said.err.count("spearman_rho_Ipre_U ") == 1  # the words are kept
     assert (out / "report.html").stat().st_mtime_ns == before
     as_json = call(capsys, "report", *pairs[1], *K, "--json")
     assert json.loads(as_json.out)["status"] == "done"

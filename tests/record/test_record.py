@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -82,6 +86,18 @@ def test_any_text_is_a_number_or_an_error(given_text):
     except HeadtoolError:
         return
     assert given_text == "auto" if found is None else found >= 1
+
+
+def test_a_shell_without_completion_gets_one_line(tmp_path):
+    for flag in ("--show-completion", "--install-completion"):
+        command = ["sh", "-c", f"{sys.executable} -m headtool {flag}; exit $?"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"headtool: error: {flag}: there is no completion for this shell\n  hint: call it from one of bash, zsh, fish\n"
+        )
 
 
 def test_completion_of_lists():

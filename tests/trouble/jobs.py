@@ -8,7 +8,7 @@ from pathlib import Path
 
 # They tell times.
 OUTSIDE = (
-    "manifest.json", "run_config.json", "config.yaml", "run.log", "tables/performance.csv", "tables/parameters.csv",
+    "manifest.json", "run_config.json", "config.yaml", "run.log", "summary.txt", "tables/performance.csv", "tables/parameters.csv",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from headtool.causal.course import Part
 from headtool.causal.experiments import MEDIAN, PLAIN
+from headtool.console import Aligned
 from headtool.figures import files
 from headtool.figures.curves import curves
 from headtool.figures.dots import dots
@@ -146,9 +147,7 @@ def _verdict(of: Mapping[str, Mapping[str, float | None]]) -> list[str]:
         for baseline in BASELINES:
             other = of.get(baseline, {}).get(metric)
             if own is not None and other:
-                said.append(
-                    f"{SHOWN[metric]} {'below' if own < other else 'not below'} `{baseline}` ({own / other:.2f} of it)"
-                )
+                said.append(f"{SHOWN[metric]} is {own / other:.2f} times that of `{baseline}`")
     inside = of[first].get("picp_95")
     covered = [] if inside is None else [f"{inside:.1%} of the values are inside the 95% interval"]
     return [f"`{first}`: {'; '.join(said + covered)}."] if said or covered else []
@@ -186,4 +185,4 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s")
     lines.append(f" memory   {run.memory()}")
     lines.append(f" left     {run.left('model', 'metrics.json', 'summary.md')}")
-    return [Text(head, style="bold"), shown, Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), shown, Aligned(lines)]

@@ -71,7 +71,7 @@ def plan(run: Run, adapter: Adapter, data: Data, configurations: Any, recipe: Re
     widest = recipe.batch_size * int(data.train.lengths.max())
     activations = widest * adapter.geometry.width * adapter.geometry.layers * 34 * adapter.dtype.itemsize // 2
     return {
-        "run": str(run.path), "configurations": list(configurations), "steps": steps * len(configurations),
+        "configurations": list(configurations), "steps": steps * len(configurations),
         "train_examples": len(data.train), "eval_examples": {name: len(rows) for name, rows in data.evaluation.items()},
         "tokens": round(data.train.tokens * recipe.epochs) * len(configurations), "parameters": adapter.parameters,
         "model_bytes": weights, "memory_bytes": 4 * weights + activations,

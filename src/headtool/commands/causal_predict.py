@@ -53,6 +53,7 @@ Temperature = Annotated[float, opt.flag("--temperature", help="Mode compatible: 
 TopTokens = Annotated[int, opt.flag("--top-k", min=1, help="Mode compatible: tokens to sample from.", group=GROUP)]
 TopP = Annotated[float, opt.flag("--top-p", help="Mode compatible: their share of the probability.", group=GROUP)]
 Seed = Annotated[int, opt.flag("--seed", min=0, max=opt.SEEDS, help="Seed of the draws, for each text.", group=GROUP)]
+JsonObjects = Annotated[bool, opt.flag("--json", help="Print a JSON object a text, one a line.", group=opt.GROUP_TALK)]
 
 
 def command(
@@ -70,7 +71,7 @@ def command(
     device: opt.Device = "auto",
     threads: opt.Threads = 0,
     config: opt.Config = None,
-    json: opt.Json = False,
+    json: JsonObjects = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     debug: opt.Debug = False,

@@ -33,7 +33,7 @@ GROUP, GROUP_CAUSAL = "Training", "Causal model"
 
 ExperimentName = Annotated[
     Literal["basic", "comprehensive", "comparison", "ablation", "initialization"],
-    opt.flag("--experiment", help="Which configurations are trained: docs/causal-train.md.", group=GROUP_CAUSAL),
+    opt.flag("--experiment", help="Which configurations are trained, each from MODEL anew.", group=GROUP_CAUSAL),
 ]
 MadeTask = Annotated[
     str | None,
@@ -117,7 +117,7 @@ ReportTo = Annotated[
 
 
 def command(
-    model: opt.Model,
+    model: opt.Decoder,
     experiment: ExperimentName = "basic",
     data: opt.Data = None,
     eval: Evaluate = None,
@@ -301,5 +301,4 @@ def _run(run: Run, located: Located, sides: Sources, ask: SimpleNamespace) -> Pa
         outcome.write(run, found, f"{ask.experiment}, {asked.title}", lines=ask.jsonl)
     run.manifest["checkpoints"] = {"model": {}}
     run.finish()
-    console.show(*outcome.closing(run, found))
-    return run.announce()
+    return run.conclude(*outcome.closing(run, found))

@@ -256,8 +256,7 @@ def _run(run: Run, located: Located, sides: Splits, adapters: Lora | None, ask: 
     if told := metrics.at_chance(finished.evaluations[-1]):
         console.warn(told)
     run.finish()
-    console.show(*outcome.summary(run, finished.evaluations))
-    return run.announce()
+    return run.conclude(*outcome.summary(run, finished.evaluations))
 
 
 def _split(run: Run, adapter: Adapter, chosen: Chosen, numbers: np.ndarray, ask: SimpleNamespace) -> Split:

@@ -23,7 +23,7 @@ MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
 
 
 def complete_sites(incomplete: str) -> list[str]:
-    return completion.of_list(asked.SITES, incomplete)
+    return completion.of_list(("all", *asked.SITES), incomplete)
 
 
 def complete_detectors(incomplete: str) -> list[str]:
@@ -32,7 +32,13 @@ def complete_detectors(incomplete: str) -> list[str]:
 
 Sites = Annotated[
     str,
-    opt.flag("--sites", help=f"A list of {', '.join(asked.SITES)}.", group=FAULTS, autocompletion=complete_sites),
+    opt.flag(
+        "--sites",
+        metavar="all|LIST",
+        help=f"Of {', '.join(asked.SITES)}.",
+        group=FAULTS,
+        autocompletion=complete_sites,
+    ),
 ]
 Bits = Annotated[str, opt.flag("--bits", metavar="all|LIST", help="Bits, from 0, such as 0,20-31.", group=FAULTS)]
 Layers = Annotated[
@@ -118,7 +124,7 @@ Batch = Annotated[
 
 def command(
     model: opt.Model,
-    sites: Sites = "q,k,v,scores,weights,out",
+    sites: Sites = "all",
     bits: Bits = "all",
     layers: Layers = "all",
     heads: Heads = "all",
@@ -303,5 +309,5 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
                 if ready.detectors and ask.calibration_file is None:
                     run.write_json("calibration.json", calibration.held(ready.limits_of, limits, tested.digests()))
             run.finish()
-            console.show(*outcome.closing(run, ask))
+            return run.conclude(*outcome.closing(run, ask))
     return run.announce()

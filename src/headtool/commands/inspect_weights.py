@@ -219,8 +219,7 @@ def _run(run: Run, found: Inspection, ask: SimpleNamespace) -> Path:
         if not merged_already:
             outcome.write(run, found, parts, ask)
             run.finish()
-            if console.talks:
-                console.show(*summary.closing(run, found))
+            return run.conclude(*summary.closing(run, found))
     return run.announce()
 
 
@@ -232,7 +231,7 @@ def _show_plan(run: Run, found: Inspection, wish: Wish) -> Path:
     total, memory = sum(task.bytes for task in found.tasks), sum(sorted(need(item, wish) for item in found.items)[-2:])
     done = len(found.tasks) if run.done else run.parts_there(found.plan)
     fields: dict[str, Any] = {
-        "run": str(run.path), "parts": len(found.tasks), "parts_done": done, "parts_left": len(found.tasks) - done,
+        "parts": len(found.tasks), "parts_done": done, "parts_left": len(found.tasks) - done,
         "tensors": len(found.checkpoint.tensors), "rows": len(found.items), "bytes": total, "memory_bytes": memory,
     }  # fmt: skip
     return show_plan(run, fields)

@@ -11,7 +11,7 @@ import typer
 
 from headtool import completion
 from headtool import options as opt
-from headtool.console import Console
+from headtool.console import Aligned, Console
 from headtool.errors import HeadtoolError
 from headtool.ranks import Share
 
@@ -97,7 +97,7 @@ def command(
         "report",
         arguments,
         inputs,
-        label=first.label,
+        label=first.title,
         console=console,
         share=Share(),
         work=lambda run: _run(run, groups, everything, ask),
@@ -111,18 +111,20 @@ def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNa
     from headtool.reporting.analysis import analyse
 
     run.manifest["top_k"] = ask.top_k
-    run.manifest["model"] = groups[0].pairs[0].sources[0].manifest["model"]
+    first = groups[0].pairs[0].sources[0]
+    run.manifest["model"] = first.manifest["model"] | {"label": first.title}
     with run.clock.phase("statistics"):
         analyses = [
             analyse(each, top_k=ask.top_k, p_high=ask.p_high, p_low=ask.p_low, seed=ask.seed) for each in groups
         ]
+    if not any(pair.post for group in groups for pair in group.pairs):
+        run.console.note("no run has --init: nothing is said of what fine-tuning moved")
     if all(statistic.value is None for analysis in analyses for statistic in analysis.mean.values()):
         run.console.note("the runs have no two columns that a statistic compares: there are tables and maps alone")
     with run.clock.phase("write"):
         outputs.write(run, analyses, ask)
     run.finish()
-    run.console.show(*_summary(run, analyses, ask))
-    return run.announce()
+    return run.conclude(*_summary(run, analyses, ask))
 
 
 def _labels(compare: list[str] | None) -> dict[str, list[Path]]:
@@ -170,6 +172,8 @@ def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) 
 
 def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
     """What the report would be made of, on stdout."""
+    from headtool.record.session import word
+
     roles = {
         str(source.path): f"{group.label}\tseed {pair.seed}\t{when}\t{', '.join(source.tables)}"
         for group in groups for pair in group.pairs
@@ -180,7 +184,8 @@ def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
         "labels": [group.label for group in groups],
         "seeds": sorted({pair.seed for group in groups for pair in group.pairs}),
     }  # fmt: skip
-    lines = [f"{name}\t{value}" for name, value in fields.items()] + [f"{path}\t{role}" for path, role in roles.items()]
+    lines = [f"{name}\t{word(name, value)}" for name, value in fields.items()]
+    lines += [f"{path}\t{role}" for path, role in roles.items()]
     run.console.result("\n".join(lines), fields | {"roles": roles})
     return run.path
 
@@ -227,4 +232,4 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)
         closing.append(" context  random columns meet " + ", ".join(f"{what}: {p:.0%}" for what, p in met.items()))
     closing.append(f" page     {run.path / ('report.html' if ask.html else 'report.md')}")
-    return [Group(*told, Text("\n".join(closing), no_wrap=True, overflow="ignore"))]
+    return [Group(*told, Aligned(closing))]

@@ -295,7 +295,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             with run.clock.phase("write"):
                 results = outcome.write(run, adapter, names, found, ask)
             run.finish()
-            console.show(*outcome.summary(run, results))
+            return run.conclude(*outcome.summary(run, results))
     return run.announce()
 
 

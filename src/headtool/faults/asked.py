@@ -19,7 +19,9 @@ WORDS = {"bits": ("all",), "layers": ("first", "all", "random"), "heads": ("all"
 
 
 def sites(text: str) -> tuple[str, ...]:
-    """The sites of a list, each once. Raises HeadtoolError for an unknown one and an empty list."""
+    """The sites of a list, each once, or all. Raises HeadtoolError for an unknown one and an empty list."""
+    if text.strip() == "all":
+        return SITES
     asked = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for site in asked:
         if site not in SITES:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from headtool.console import Aligned
 from headtool.faults import cost, gather
 from headtool.faults.calibration import Seen, kv_equal
 from headtool.faults.gather import Gathered
@@ -132,7 +133,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     )
     table = Table(box=None, header_style="bold")
     columns = ["site", "faults", "harmful [95%]", "inf, NaN", "worst bits"]
-    columns += ["caught [95%]", "false"] if "caught" in summary.columns else []
+    columns += ["caught [95%]", "needless"] if "caught" in summary.columns else []
     for column in columns:
         table.add_column(column, justify="left" if column == "site" else "right", no_wrap=True)
     whole_sites = {row["site"]: row for row in summary.filter(layer=-1, bit=-1).iter_rows(named=True)}
@@ -154,7 +155,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
         shown.append(_detectors(run))
     lines = [" faults   on so many elements, and those of one are alike"]
     if "caught" in summary.columns:
-        lines[0] += "; caught by any detector but the bounds; false: where no harm is done"
+        lines[0] += "; caught by any detector but the bounds; needless: alarms at those that do no harm"
     lines += _harm(run) if ask.phase == "forward" else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):
@@ -162,7 +163,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     lines += _performance(run)
     lines.append(f" memory   {run.memory()}")
     lines.append(f" left     {run.left()}")
-    return [*shown, Text("\n".join(lines), no_wrap=True)]
+    return [*shown, Aligned(lines)]
 
 
 def _harm(run: Run) -> list[str]:
@@ -192,7 +193,7 @@ def _detectors(run: Run) -> Any:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for column in ("detector", "caught [95%]", "false at harmless", "false at clean", "at most (95%)"):
+    for column in ("detector", "caught [95%]", "needless", "false positives", "at most (95%)"):
         table.add_column(column, justify="left" if column == "detector" else "right", no_wrap=True)
     frame = pl.read_parquet(run.path / "tables" / "detectors.parquet")
     bounded = frame["detector"].str.starts_with("bounds:").any()

@@ -161,7 +161,7 @@ def show_plan(run: Run, ready: Ready, ask: SimpleNamespace) -> Path:
     recorded = int(tested.examples.lengths.max()) * g.layers * 9 * g.width * adapter.dtype.itemsize
     weights = adapter.parameters * adapter.dtype.itemsize
     fields: dict[str, Any] = {
-        "run": str(run.path), "faults": ready.most, "population": ready.trials.population,
+        "faults": ready.most, "population": ready.trials.population,
         "strata": ready.trials.strata, "sequences": len(tested.tested), "calibrating": len(tested.calibration),
         "tokens": tested.examples.tokens, "model_bytes": weights,
         "memory_bytes": weights * (1 if ask.phase == "forward" else 6) + 3 * recorded,

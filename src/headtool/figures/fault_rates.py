@@ -44,16 +44,20 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
             low, high = whole[name][f"{kind}_low"], whole[name][f"{kind}_high"]
             error = np.array([[max(rate - low, 0)], [max(high - rate, 0)]])
             bottom.errorbar([i], [rate], yerr=error, color=COLOURS[i], marker="o", markersize=5, capsize=3)
+        of, what = {"harmful": ("n", "faults"), "caught": ("harmful", "harmful faults")}[kind]
+        counts = summary.filter(pl.col("bit") >= 0, pl.col("site").is_in(sites), pl.col(of) > 0, layer=-1)[of]
+        if counts.len():
+            top.set_title(f"by bit; a point stands for {_range(counts)} {what}", fontsize=8)
         top.set_xlabel("bit", fontsize=8)
-        of = {"harmful": "{n:,} faults\n{elements:,} elements", "caught": "{harmful:,} harmful"}[kind]
-        counts = [f"{name}\n{of.format_map(whole[name])}" for name in sites]
-        bottom.set_xticks(range(len(sites)), counts)
+        words = {"harmful": "{n:,} faults\n{elements:,} elements", "caught": "{harmful:,} harmful"}[kind]
+        bottom.set_xticks(range(len(sites)), [f"{name}\n{words.format_map(whole[name])}" for name in sites])
         bottom.set_xlim(-0.6, len(sites) - 0.4)
         bits_hit = summary.filter(pl.col("bit") >= 0)["bit"].to_numpy()
         if bits_hit.size:
             top.set_xlim(bits_hit.min() - 1, bits_hit.max() + 1)
         top.xaxis.get_major_locator().set_params(integer=True)
         highest = max((whole[name][f"{kind}_high"] or 0 for name in sites), default=1)
+        bottom.set_title("by site; bar: 95% interval over elements", fontsize=8)
         for axis, most in ((top, 1.0), (bottom, highest if kind == "harmful" else 1.0)):
             axis.set_ylabel(told, fontsize=8)
             axis.set_ylim(-0.03 * most, 1.03 * most)
@@ -61,5 +65,9 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
             axis.tick_params(labelsize=7)
         if top.lines:
             top.legend(fontsize=7, ncols=2, frameon=False)
-    axes[1, 0].set_title("by site; bar: 95% interval over elements", fontsize=8)
     return figure
+
+
+def _range(counts: pl.Series) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"  # type: ignore[str-bytes-safe]

@@ -42,7 +42,7 @@ def scatter(
         if diagonal and known.height:
             ends = [_least(known, (x, y), min), _least(known, (x, y), max)]
             axis.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=1, label="equal")
-        axis.legend(fontsize=7, loc="best", framealpha=0.8)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     axes[0].set_ylabel(TITLES.get(y, y))
     return figure
 

@@ -21,6 +21,7 @@ HOW = frozenset(
     "out force dry_run json quiet verbose debug threads shard config save_steps report_to".split()  # noqa: SIM905
     + "model data train eval init runs compare path diff".split()  # noqa: SIM905
 )
+OF_ONE_CALL = frozenset("out force dry_run json quiet verbose debug shard config".split())  # noqa: SIM905 - not of config.yaml
 CONTENT = (
     "weights_sha256",
     "init_sha256",

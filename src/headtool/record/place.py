@@ -16,10 +16,8 @@ from headtool.record.files import read_sealed, write_sealed
 
 # What a run leaves behind; --force removes these names and nothing else.
 OWN = (
-    "manifest.json", "config.yaml", "run.log", "tables", "figures", "parts", "ckpt_init", "ckpt_final", "model", "summary.md",
-    "logs",
+    *seal.SAID, "tables", "figures", "parts", "ckpt_init", "ckpt_final", "model", "summary.md", "logs",
 )  # fmt: skip
-SAID = ("manifest.json", "config.yaml", "run.log")  # of these, what says whose a directory is and how it went
 MARK = ".headtool"  # a file that says which run a directory holds, should its manifest be lost
 LEFT = (
     *OWN, "topk_global.json", "topk_per_layer.json", "eval_subset.json", "metrics.json", "run_config.json", "embedding.md"
@@ -134,7 +132,7 @@ class Place:
         """Keep out of another run's directory, but for one that ended before it had made anything. Several processes may not
         take such a place: one of them may have begun while another looks.
         """
-        made = (self.path / name for name in OWN if name not in SAID)
+        made = (self.path / name for name in OWN if name not in seal.SAID)
         made_nothing = not any(each.is_file() for top in made for each in (top, *top.rglob("*")))
         if self.share.count == 1 and held.get("status") != "done" and made_nothing:
             return

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from headtool import __version__
-from headtool.console import Console
+from headtool.console import Console, plain
 from headtool.errors import IMPOSSIBLE, HeadtoolError, translate
 from headtool.ranks import Share
 from headtool.record import locks, manifest, seal
@@ -97,6 +97,7 @@ class Run:
             self.console.log = self.path / "run.log"
             self._write_config()
             self._write_manifest()
+            self.console.detail(f"headtool {__version__} {self.manifest['command']} begins in {self.path}")
 
     def __enter__(self) -> Self:
         return self
@@ -228,6 +229,18 @@ class Run:
         figures = sorted(f"figures/{file.name}" for file in (self.path / "figures").glob("*.png"))
         return "  ".join([*more, *tables, *figures])
 
+    def conclude(self, *words: Any) -> Path:
+        """Show the closing words (Rich), keep them beside the tables for the next call, and say where the run is."""
+        self.console.show(*words)
+        write_text(self.path / seal.CLOSING, redacted(plain(*words)))
+        return self.announce()
+
+    def again(self) -> Path:
+        """Show the closing words of a finished run once more, and say where it is."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            self.console.say((self.path / seal.CLOSING).read_text(encoding="utf-8"))
+        return self.announce()
+
     def announce(self) -> Path:
         """Say where the run is: its directory on stdout, or with --json its manifest in brief."""
         brief: dict[str, Any] = {"run": str(self.path)}
@@ -247,6 +260,6 @@ class Run:
     def _write_config(self) -> None:
         import yaml
 
-        known = {name: value for name, value in self.manifest["arguments"].items() if name != "config"}
+        known = {name: value for name, value in self.manifest["arguments"].items() if name not in manifest.OF_ONE_CALL}
         text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=2**20)  # a value on one line
         write_text(self.path / "config.yaml", redacted(text))

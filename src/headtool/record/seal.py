@@ -11,7 +11,9 @@ from typing import Any
 from headtool.record.files import fingerprint, fingerprints
 from headtool.redact import redacted
 
-UNSEALED = ("manifest.json", "config.yaml", "run.log", "parts")  # of which no fingerprint is kept
+CLOSING = "summary.txt"  # what a terminal was shown at the end
+SAID = ("manifest.json", "config.yaml", "run.log", CLOSING)  # what says whose a directory is and how it went
+UNSEALED = (*SAID, "parts")  # of which no fingerprint is kept
 
 
 def close(path: Path, manifest: dict[str, Any]) -> None:

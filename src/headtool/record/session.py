@@ -39,7 +39,7 @@ def carry_out(
     ) as run:  # fmt: skip
         if run.done and not dry:
             console.note(f"done already{_by_others(run)}; --force does it again")
-            return run.announce()
+            return run.again()
         if slow:
             with run.clock.phase("import"), console.importing():
                 for name in slow:
@@ -60,6 +60,17 @@ def show_plan(run: Run, fields: dict[str, Any], *, device: str = "cpu") -> Path:
     """
     if device == "cpu" and "memory_bytes" in fields:
         fields = fields | {"memory_bytes": fields["memory_bytes"] + peak_memory()}
-    told = {name: human_bytes(value) if name.endswith("bytes") else value for name, value in fields.items()}
-    run.console.result("\n".join(f"{name}\t{value}" for name, value in told.items()), fields)
+    fields = {"run": str(run.path), "done": run.done} | fields
+    run.console.result("\n".join(f"{name}\t{word(name, value)}" for name, value in fields.items()), fields)
     return run.path
+
+
+def word(name: str, value: Any) -> str:
+    """A value of a plan as a reader has it; of what ends in bytes a size."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return human_bytes(value) if name.endswith("bytes") else str(value)

@@ -120,7 +120,8 @@ def _refuse_two_models(found: Sequence[tuple[int, list[Source], list[Source]]]) 
         if seed in seen:
             raise HeadtoolError(
                 f"runs of different models, both of seed {seed}: {seen[seed]} and {path}",
-                hint="--compare LABEL=RUN,RUN sets two methods side by side; several seeds need a --seed of their own",
+                hint="score the one after fine-tuning with --init of the one before it; --compare LABEL=RUN,RUN sets two methods "
+                "side by side; several seeds need a --seed of their own",
             )
         seen[seed] = path
 
@@ -138,6 +139,10 @@ def _pair(seed: int, pre: list[Source], post: list[Source], console: Console) ->
         elif not into[name].equals(values):
             console.warn(f"{name} is in {origin[name]} and, with other values, in {source.path}: the first is taken")
 
+    of_rows = {source.rows: source.path for source in (*pre, *post) if source.rows is not None}
+    if len(of_rows) > 1:
+        one, other = list(of_rows.values())[:2]
+        console.warn(f"{one} and {other} are scores of different rows (--data, --task, --limit or --subset)")
     for when, sources in (("pre", pre), ("post", post)):
         for source in sources:
             for name in ("importance", "gradfisher"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ NEEDED = {
     "update": ("U", "Urel", "Uq", "Uk", "Uv", "Uo"),
     "scores_combined": ("combined",),
 }
+CHECKPOINTS = ("/ckpt_init", "/ckpt_final")  # what the label of a model within a run ends in
 GIVE = "give run directories, as 'headtool score' prints them"
 
 
@@ -43,6 +45,19 @@ class Source:
         return self.init is not None
 
     @property
+    def title(self) -> str:
+        """The model by name; a checkpoint of a run by its run."""
+        return next((self.label.removesuffix(end) for end in CHECKPOINTS if self.label.endswith(end)), self.label)
+
+    @property
+    def rows(self) -> tuple[Any, ...] | None:
+        """What identifies the rows that its scores are of; None where they are of none."""
+        if "data" not in self.manifest["inputs"] or not set(self.tables) - {"update"}:
+            return None
+        arguments = self.manifest["arguments"]
+        return self.manifest["inputs"]["data"], *(arguments.get(name) for name in ("limit", "subset", "subset_seed"))
+
+    @property
     def shape(self) -> tuple[str, int, int]:
         return self.family, self.layers, self.heads
 
@@ -61,7 +76,7 @@ def read(path: Path) -> Source:
         told = "it was interrupted, or is at work" if status == "running" else f"its status is {status!r}{why}"
         raise HeadtoolError(
             f"{path}: the run is not finished: {told}",
-            hint="the same command again finishes it",
+            hint=_finishes(path, manifest),
         )
     try:
         facts, inputs, arguments = manifest["model"], manifest["inputs"], manifest["arguments"]
@@ -77,6 +92,18 @@ def read(path: Path) -> Source:
     if not tables:
         raise _headless(path, manifest)
     return Source(path, manifest, tables, seed, model, init, label, family, layers, heads)
+
+
+def _finishes(path: Path, manifest: Mapping[str, Any]) -> str:
+    """The command that goes on with an unfinished run, as far as its manifest tells."""
+    arguments = manifest.get("arguments")
+    model = arguments.get("model") if isinstance(arguments, dict) else None
+    if not model or manifest.get("command") is None or not (path / "config.yaml").is_file():
+        return "leave it out, or finish it by the same command again"
+    told = shlex.join(
+        ["headtool", str(manifest["command"]), str(model), "--config", f"{path}/config.yaml", "--out", str(path)]
+    )
+    return f"leave it out, or finish it: {told}"
 
 
 def _headless(path: Path, manifest: dict[str, Any]) -> HeadtoolError:

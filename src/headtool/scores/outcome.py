@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headtool.console import Aligned
 from headtool.errors import FAILED, HeadtoolError
 from headtool.figures import files
 from headtool.figures.heatmap import heatmaps
@@ -100,6 +101,8 @@ def write(
         frames["update"] = keys | own
         joined |= own
         tops["update"], panels["update"] = np.array(own["Urel"]), "Urel"
+        if not any(own["U"]):
+            run.console.warn("U is 0 for every head: no q, k, v or o differs from --init's")
     frames["heads"] = joined
     for name, values in frames.items():
         run.write(name, tables.build(name, values, measured), lines=ask.jsonl)
@@ -129,12 +132,23 @@ def summary(run: Run, results: Results) -> list[Any]:
         head += f"  {data['examples']:,} examples  {data['tokens']:,} tokens"
     top = run.manifest["top"]
     lines = [f" shown    the first {len(top['heads'])} of {facts['layers'] * facts['heads']} heads by {top['by']}"]
+    lines += _moved(run) if "update" in run.manifest["tables"] else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     lines += [f" rate     {told}" for told in _rates(run)]
     lines += _certainties(run, results.sure)
     lines.append(f" memory   {run.memory()}")
     lines.append(f" left     {run.left()}")
-    return [Text(head, style="bold"), _top_table(run, results), Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), _top_table(run, results), Aligned(lines)]
+
+
+def _moved(run: Run) -> list[str]:
+    """How far training has moved the heads."""
+    import polars as pl
+
+    heads = pl.read_parquet(run.path / "tables" / "update.parquet").sort("Urel")
+    typical, still, most = heads["Urel"].median(), (heads["U"] == 0).sum(), heads.row(-1, named=True)
+    told = f"Urel {typical:.2g} (median), of layer {most['layer']} head {most['head']} {most['Urel']:.2g}"  # type: ignore[str-bytes-safe]
+    return [f" moved    {told}; {still} of {heads.height} heads not at all"]
 
 
 def _rates(run: Run) -> list[str]:
@@ -263,8 +277,9 @@ def show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, pl
     memory = weights + widest * adapter.geometry.width * 16 * each_bytes + 16 * BLOCK_ELEMENTS[adapter.runs_on.type]
     done = units if run.done else run.parts_there(plan)
     fields: dict[str, Any] = {
-        "run": str(run.path), "parts": units, "parts_done": done, "parts_left": units - done,
-        "batches": sum(len(p.batches) for p in all_passes), "examples": sum(len(p.examples) for p in all_passes),
+        "parts": units, "parts_done": done, "parts_left": units - done,
+        "passes": {p.name: len(p.examples) for p in all_passes}, "batches": sum(len(p.batches) for p in all_passes),
+        "examples": max((len(p.examples) for p in all_passes), default=0),
         "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
     }  # fmt: skip
     return session.show_plan(run, fields, device=adapter.runs_on.type)

@@ -23,6 +23,7 @@ SHAPES = ("multiple_choice", "commonsense_170k", "pairs", "text")  # in the orde
 BAD_SHARE = 0.01  # of unreadable rows, above which the data is refused
 DEMO_ROWS = 256
 DEMO_TRAINING_ROWS = 2048
+BESIDE = 8  # fields that an error names
 CHUNK = 512  # examples that are tokenized at a time
 
 
@@ -211,9 +212,12 @@ def mapped(row: Mapping[str, Any], fields: Mapping[str, str]) -> Mapping[str, An
     found = dict(row)
     for name, path in fields.items():
         value: Any = row
+        above = ""
         for step in path.split("."):
             if not isinstance(value, Mapping) or step not in value:
-                raise RowError(f"it has no field '{path}'")
+                beside = [f"{above}{each}" for each in value][:BESIDE] if isinstance(value, Mapping) else []
+                raise RowError(f"it has no field '{path}'{'; it has ' if beside else ''}{', '.join(beside)}")
+            above += f"{step}."
             value = value[step]
         found[name] = value
     return found

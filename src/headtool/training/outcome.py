@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headtool.console import Aligned
 from headtool.models.adapter import Adapter
 from headtool.models.locate import locate
 from headtool.record import session, tables
@@ -54,7 +55,7 @@ def summary(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
     facts, data, clock = run.manifest["model"], run.manifest["data"], run.clock
     head = (
         f" finetune  {facts['label']}  {facts['classes']} classes  {facts['trained']:,} of {facts['parameters']:,} parameters"
-        f"  {facts['dtype']} {facts['device']}  {data['train']['examples']:,} examples"
+        f"  {facts['dtype']} {facts['device']}  {data['train']['examples']:,} examples, evaluated on {data['eval']['examples']:,}"
     )
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
     lines = [f" phases   {phases}"]
@@ -63,7 +64,7 @@ def summary(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s, evaluations included")
     lines.append(f" memory   {run.memory()}")
     lines.append(f" left     {run.left('ckpt_init', 'ckpt_final', 'metrics.json')}")
-    return [Text(head, style="bold"), _course(evaluations), Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), _course(evaluations), Aligned(lines)]
 
 
 def _course(evaluations: Sequence[Mapping[str, Any]]) -> Any:
@@ -89,7 +90,7 @@ def show_plan(run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe:
     widest = recipe.batch_size * int(train.examples.lengths.max())
     activations = widest * adapter.geometry.width * adapter.geometry.layers * 34 * adapter.dtype.itemsize // 2
     fields: dict[str, Any] = {
-        "run": str(run.path), "steps": steps, "train_examples": len(train), "eval_examples": len(evaluate),
+        "steps": steps, "train_examples": len(train), "eval_examples": len(evaluate),
         "tokens": round(train.examples.tokens * recipe.epochs), "classes": adapter.model.config.num_labels,
         "parameters": adapter.parameters, "trained": trained, "model_bytes": weights,
         "memory_bytes": weights + 3 * trained * adapter.dtype.itemsize + activations,

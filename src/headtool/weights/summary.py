@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from headtool.console import Aligned
 from headtool.record.clock import human_bytes
 from headtool.record.run import Run
 from headtool.weights.inspection import Inspection
@@ -69,7 +70,8 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         numbers += ["" if value is None else f"{value:.1%}" for value in row[5:7]]
         numbers += ["" if value is None else f"{value:.3g}" for value in row[7:]]
         table.add_row(*(row[0], str(row[1]), f"{row[2]:,}", *numbers)[: len(titles)])
-    lines = [" shown    a line a block type: means over its tensors, of condition and alpha the median"]
+    medians = " and ".join(title for title in titles if title in ("condition", "alpha"))
+    lines = [f" shown    a line a block type: means over its tensors, of {medians} the median"]
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("bytes", "examine"):
         lines.append(f" rate     {human_bytes(rate)}/s of {human_bytes(clock.counts['bytes'])}")
@@ -82,4 +84,4 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         f"{human_bytes(max(tensor.size for tensor in found.checkpoint.tensors))}"
     )
     lines.append(f" left     {run.left()}")
-    return [Text(head, style="bold"), table, Text("\n".join(lines), no_wrap=True)]
+    return [Text(head, style="bold"), table, Aligned(lines)]
