@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How much does a ranking depend on which examples were drawn? Five samples, the overlap of their top 20.
+# How much does a ranking depend on which examples were drawn? Five samples, the overlap of their top heads.
 #   recipes/five-seeds.sh [MODEL] [DATA]
 set -euo pipefail
 model=${1:-demo} data=${2:-}

@@ -67,11 +67,14 @@ def make(
 ) -> Path:
     """A run directory with these tables; model and init stand for the hashes of the files."""
     arguments = {"model": label, "init": init, "seed": seed, "scores": ",".join(content), "top_k": 5}
-    inputs = {"model": label, "weights_sha256": model, "data": rows} | ({"init_sha256": init} if init else {})
+    inputs = {"model": label, "weights_sha256": model, "data": "built-in:demo"} | (
+        {"init_sha256": init} if init else {}
+    )
     run = Run.start(
         "score", arguments, inputs, label=label, out=path, force=False, console=Console(quiet=True), share=Share()
     )
     with run:
+        run.manifest["data"] = {"rows_sha256": rows}
         run.manifest["model"] = {"label": label, "model_type": family, "layers": layers, "heads": heads}
         for name, columns in content.items():
             run.write(name, tables.build(name, keys(layers, heads) | columns, scores))

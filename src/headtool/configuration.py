@@ -10,8 +10,6 @@ import typer
 
 from headtool.errors import HeadtoolError
 
-REPEATED = ("field", "runs", "compare", "text")  # flags and arguments that are given again and again
-
 
 def read(ctx: typer.Context, value: Path | None) -> Path | None:
     """Make the file's values the defaults of the command; names are those of the flags."""
@@ -50,9 +48,14 @@ def read(ctx: typer.Context, value: Path | None) -> Path | None:
             hint = f"{key} takes a value, not true or false"
             raise HeadtoolError(f"--config {value}: {key}: {str(setting).lower()} is no value", hint=hint)
         if setting is not None:  # null is the default
-            defaults[name] = _as_given(setting, repeats=name in REPEATED)
+            defaults[name] = _as_given(setting, _repeats(known[name]))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
+
+
+def _repeats(parameter: Any) -> bool:
+    """Is it given again and again?"""
+    return bool(getattr(parameter, "multiple", False) or parameter.nargs == -1)
 
 
 def _once_each(loader: Any) -> Any:

@@ -97,10 +97,9 @@ class Console:
         Rich(highlight=False).print(shown)
 
     def say(self, text: str) -> None:
-        """Plain text on stderr, for the reader; a line that is too long goes on below what its name stands above."""
+        """Plain text on stderr as it stands, for the reader."""
         if self.talks:
-            for line in text.splitlines():
-                print(_fill(line, self.width), file=sys.stderr)
+            print(text, end="", file=sys.stderr)
 
     def show(self, *renderables: Any) -> None:
         """Rich tables and texts on stderr: for the reader, not for a program."""
@@ -108,7 +107,7 @@ class Console:
             return
         from rich.console import Console as Rich
 
-        Rich(file=sys.stderr, width=self.width, highlight=False).print(*renderables)
+        Rich(file=sys.stderr, width=self.width, highlight=False).print(*renderables, crop=False)
 
     @contextlib.contextmanager
     def progress(
@@ -164,11 +163,16 @@ class Aligned:
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         from rich.text import Text
 
-        yield Text("\n".join(_fill(line, options.max_width) for line in self.lines))
+        text = "\n".join(_fill(line, options.max_width) for line in self.lines)
+        yield Text(text, no_wrap=True, overflow="ignore")  # a path that is too long for a line stays one word
 
 
 def _fill(line: str, width: int) -> str:
-    return line if len(line) <= width else textwrap.fill(line, width, subsequent_indent=" " * NAME)
+    return (
+        line
+        if len(line) <= width
+        else textwrap.fill(line, width, subsequent_indent=" " * NAME, break_long_words=False, break_on_hyphens=False)
+    )
 
 
 def plain(*renderables: Any) -> str:
@@ -176,7 +180,9 @@ def plain(*renderables: Any) -> str:
     from rich.console import Console as Rich
 
     out = io.StringIO()
-    Rich(file=out, width=WIDE, color_system=None, highlight=False).print(*renderables)
+    Rich(
+        file=out, width=WIDE, height=25, color_system=None, highlight=False, force_terminal=False, force_jupyter=False
+    ).print(*renderables)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 

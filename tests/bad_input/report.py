@@ -57,6 +57,7 @@ CASES = (
     case("report folder", "folder: no run: its manifest names no command", "manifest.json says nothing but done", file("folder/manifest.json", {"status": "done"})),
     case("report folder", "folder/manifest.json: not JSON", "manifest.json is deep as a well", file("folder/manifest.json", "[" * 100_000)),
     case("report pre-1", "pre-1: the run is not finished: it was interrupted, or is at work", "a run that is still running", pair, changed("pre-1", status="running"), hint="leave it out, or finish it: headtool score toy --config pre-1/config.yaml --out pre-1"),
+    case("report pre-1", "pre-1: the run is not finished: it was interrupted, or is at work", "an unfinished finetune", pair, changed("pre-1", status="running", command="finetune"), hint="leave it out, or finish it by the same command again"),
     case("report pre-1", "pre-1: the run is not finished: its status is 'failed' (out of memory)", "a run that failed", pair, changed("pre-1", status="failed", error="out of memory")),
     case("report pre-1", "pre-1: a run of 'score' that has no table of heads", "a run without tables", pair, changed("pre-1", tables={})),
     case("report pre-1", "pre-1: a run of 'finetune' that has no table of heads", "a run of finetune", pair, changed("pre-1", command="finetune", tables={}), hint="score a checkpoint of it, and report that: headtool score pre-1/ckpt_final"),

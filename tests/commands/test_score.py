@@ -159,7 +159,9 @@ def test_a_share_and_a_whole_run_keep_out_of_each_others_way(tmp_path, capsys):
         assert said.code == 0  # a neighbour of the same set
 
 
-@pytest.mark.parametrize("given", [["mine.txt"], ["tables/mine.csv"], ["config.yaml"], ["figures/mine.png", "run"]])
+@pytest.mark.parametrize(
+    "given", [["mine.txt"], ["tables/mine.csv"], ["config.yaml"], ["summary.txt"], ["figures/mine.png", "run"]]
+)
 @pytest.mark.parametrize("force", [[], ["--force"]])
 def test_a_folder_that_is_somebodys_own_is_left_alone(tmp_path, capsys, given, force):
     for name in given:

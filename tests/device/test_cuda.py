@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 
 import headtool
 from families import ALL, VOCABULARY, random_batch, tiny
+from headtool.causal import cauchy, one_vs_rest
 from headtool.faults import asked, bits, guard, trial
 from headtool.faults.fault import Fault, shape_of
 from headtool.models import sites, suffix
@@ -48,6 +49,27 @@ def examples(adapter, lengths=(9, 5, 9, 7, 5, 9, 6)) -> Examples:
         targets = [IGNORED] * (length - 2) + rng.integers(3, VOCABULARY, 2).tolist()
         made.append(Encoding(ids, targets=i % 3 if adapter.kind == "classifier" else targets))
     return Examples(made, pad=adapter.pad, types=False)
+
+
+@pytest.mark.parametrize(("coarse", "close"), [(False, 1e-5), (True, 3e-3)])
+def test_one_vs_rest(coarse, close):
+    """The loss of a vocabulary and its gradients in float32, and by TF32 where asked, against float64."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    given = draw(64, 96), draw(64, 96).abs() + 0.1, draw(1000, 96), draw(1000)
+    labels = torch.randint(0, 1000, (64,), generator=generator)
+    found = []
+    for dtype, where in ((torch.float64, "cpu"), (torch.float32, CUDA)):
+        tensors = [x.to(where, dtype, copy=True).requires_grad_() for x in given]
+        total = one_vs_rest.loss(cauchy, *tensors, labels.to(where), coarse=coarse)
+        total.backward()
+        found.append([total.detach(), *(x.grad for x in tensors)])
+    for wanted, here in zip(*found, strict=True):
+        assert (wanted - here.double().cpu()).norm() <= close * wanted.norm()
+    assert not torch.backends.cuda.matmul.allow_tf32  # inside alone
 
 
 @pytest.mark.parametrize("query", ["last", "all"])

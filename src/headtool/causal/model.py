@@ -176,8 +176,9 @@ class CausalModel(nn.Module):
         self, individual: Individual, labels: torch.Tensor, targets: torch.Tensor, drawn: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """The losses at some positions: (position, latent), labels and targets (position,)."""
+        half = torch.is_autocast_enabled(labels.device.type)
         with torch.autocast(labels.device.type, enabled=False):
-            loss_cls = self.token_loss(individual, labels, drawn) / max(len(labels), 1)
+            loss_cls = self.token_loss(individual, labels, drawn, coarse=half) / max(len(labels), 1)
             masked = targets.isfinite()
             loss_reg = self.number_loss(
                 Individual(individual.loc[masked], None if individual.spread is None else individual.spread[masked]),
@@ -187,7 +188,12 @@ class CausalModel(nn.Module):
             return {"loss": loss_cls + self.settings.reg_weight * loss_reg, "loss_cls": loss_cls, "loss_reg": loss_reg}
 
     def token_loss(
-        self, individual: Individual, labels: torch.Tensor, drawn: torch.Tensor | None = None
+        self,
+        individual: Individual,
+        labels: torch.Tensor,
+        drawn: torch.Tensor | None = None,
+        *,
+        coarse: bool = False,
     ) -> torch.Tensor:
         """L_cls summed over positions."""
         s = self.settings
@@ -196,7 +202,7 @@ class CausalModel(nn.Module):
         weight, bias = self.action()
         loc, spread = individual.loc * self.factor, individual.spread * self.law.weigh(self._factor())
         given = (self.law, loc, spread, weight, bias - s.threshold, labels)
-        total = one_vs_rest.loss(*given) if drawn is None else one_vs_rest.sampled(*given, drawn)
+        total = one_vs_rest.loss(*given, coarse=coarse) if drawn is None else one_vs_rest.sampled(*given, drawn)
         return total / len(weight) if s.ovr_reduction == "mean" else total
 
     def number_loss(self, individual: Individual, targets: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,16 @@ block of them exists at a time; what stays until the backward pass is the gradie
 
 from __future__ import annotations
 
+import contextlib
 import math
 from types import ModuleType
 
 import torch
 
-BLOCK = 1 << 21  # numbers of a block of loc (as many of spread); larger ones leave the cache
+from headtool.models.devices import coarsely
+
+# Numbers of a block of loc (as many of spread): on a CPU what stays in the cache, on a GPU what keeps it busy.
+BLOCK = {"cpu": 1 << 21, "cuda": 1 << 25}
 
 
 def loss(
@@ -24,14 +28,18 @@ def loss(
     bias: torch.Tensor,
     labels: torch.Tensor,
     *,
-    block: int = BLOCK,
+    block: int | None = None,
+    coarse: bool = False,
 ) -> torch.Tensor:
-    """The loss summed over positions and vocabulary, in nats.
+    """The loss summed over positions and vocabulary, in nats. coarse has a CUDA GPU multiply by TF32, which rounds less than
+    the bfloat16 of what comes in.
 
     loc and spread (position, latent) of the individual, noise included; weight (vocabulary, latent) and bias (vocabulary,)
     of the action, thresholds taken off the bias; labels (position,) token ids.
     """
-    return _OneVsRest.apply(law, loc, spread, weight, bias, labels, block)
+    block = block or BLOCK.get(loc.device.type, BLOCK["cpu"])
+    with coarsely(loc.device) if coarse else contextlib.nullcontext():
+        return _OneVsRest.apply(law, loc, spread, weight, bias, labels, block)
 
 
 def sampled(

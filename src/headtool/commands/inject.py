@@ -234,14 +234,14 @@ def command(
     layout.find(located.model_type, family)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
     if calibration is not None:
-        arguments["calibration"] = sha256(Path(calibration))
+        inputs["calibration"] = sha256(Path(calibration))
     spread = opt.spread(device_map, max_memory, device)
     if spread is not None and (phase == "backward" or force_kv_equal):
         hint = "leave out --phase backward and --force-kv-equal"
         raise HeadtoolError("--device-map spreads a model that is only read", hint=hint)
     if phase == "backward":
         arguments["bounds"] = "none"
-    ask = SimpleNamespace(**arguments, marks=marks, calibration_file=calibration, spread=spread)
+    ask = SimpleNamespace(**arguments, marks=marks, spread=spread)
     return carry_out(
         "inject",
         arguments,
@@ -306,7 +306,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
             with run.clock.phase("write"):
                 run.manifest["trials"] = len(faults)
                 outcome.write(run, adapter, tested, outcome.Findings(gathered, seen, limits, performance), ask)
-                if ready.detectors and ask.calibration_file is None:
+                if ready.detectors and ask.calibration is None:
                     run.write_json("calibration.json", calibration.held(ready.limits_of, limits, tested.digests()))
             run.finish()
             return run.conclude(*outcome.closing(run, ask))

@@ -231,5 +231,5 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
     if closing and n >= FEWEST:
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)
         closing.append(" context  random columns meet " + ", ".join(f"{what}: {p:.0%}" for what, p in met.items()))
-    closing.append(f" page     {run.path / ('report.html' if ask.html else 'report.md')}")
+    closing.append(f" page     {'report.html' if ask.html else 'report.md'}")
     return [Group(*told, Aligned(closing))]

@@ -73,8 +73,15 @@ def guarded(
 def found(
     detectors: Mapping[str, ModuleType], sites: Sites, states: Mapping[str, object]
 ) -> dict[str, tuple[torch.Tensor, ...]]:
-    """The residuals of detectors on what stands at the sites."""
-    return {name: module.check(states.get(name), sites) for name, module in detectors.items()}
+    """The residuals of detectors on what stands at the sites. Raises ValueError for one that gives more or fewer than it has
+    QUANTITIES.
+    """
+    seen = {name: module.check(states.get(name), sites) for name, module in detectors.items()}
+    for name, residuals in seen.items():
+        if len(residuals) != len(detectors[name].QUANTITIES):
+            what = f"{len(residuals)} residuals for {len(detectors[name].QUANTITIES)} QUANTITIES"
+            raise ValueError(f"the detector {name} gives {what}")
+    return seen
 
 
 @contextlib.contextmanager

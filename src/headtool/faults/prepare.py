@@ -105,8 +105,8 @@ def ready(run: Run, located: Located, ask: SimpleNamespace) -> Ready:
         "length": int(tested.examples.lengths.max()), "force_kv_equal": ask.force_kv_equal,
     }  # fmt: skip
     given = None
-    if ask.calibration_file is not None:
-        given = calibration.load(Path(ask.calibration_file), limits_of, detectors, adapter.geometry.layers)
+    if ask.calibration is not None:
+        given = calibration.load(Path(ask.calibration), limits_of, detectors, adapter.geometry.layers)
     return Ready(adapter, tested, detectors, trials, faults, most, facts, plan, limits_of, given)
 
 
@@ -130,13 +130,13 @@ def _open(run: Run, located: Located, chosen: Chosen, ask: SimpleNamespace) -> A
 def _sequences(adapter: Adapter, chosen: Chosen, names: tuple[str, ...], ask: SimpleNamespace) -> Sequences:
     """The sequences under test, and before them those that set limits: none where limits are given or not needed."""
     seen = frozenset[str]()
-    if ask.calibration_file is not None:
-        seen = frozenset(calibration.read(Path(ask.calibration_file))["sequences"])
+    if ask.calibration is not None:
+        seen = frozenset(calibration.read(Path(ask.calibration))["sequences"])
     return under_test.read(
         adapter,
         chosen,
         max_length=min(ask.max_length, adapter.longest),
-        calibrating=0 if not names or ask.calibration_file is not None else ask.calibrate,
+        calibrating=0 if not names or ask.calibration is not None else ask.calibrate,
         tested=ask.sequences,
         seed=ask.seed,
         seen=seen,

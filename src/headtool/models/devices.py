@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import psutil
@@ -61,6 +62,20 @@ def _settle(gpu: torch.device) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     warnings.filterwarnings("ignore", message=".*deterministic")
+
+
+@contextlib.contextmanager
+def coarsely(where: torch.device) -> Iterator[None]:
+    """On a CUDA GPU products of float32 matrices inside are TF32's: factors of 11 bits, sums of 24, several times faster."""
+    if where.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def repeatably(where: torch.device, work: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ from headtool import __version__
 # Arguments that say how a run is done or told, not what comes out of it, and those whose content is hashed instead.
 HOW = frozenset(
     "out force dry_run json quiet verbose debug threads shard config save_steps report_to".split()  # noqa: SIM905
-    + "model data train eval init runs compare path diff".split()  # noqa: SIM905
+    + "model data train eval init compare calibration path diff".split()  # noqa: SIM905
 )
 OF_ONE_CALL = frozenset("out force dry_run json quiet verbose debug shard config".split())  # noqa: SIM905 - not of config.yaml
 CONTENT = (
@@ -30,6 +30,7 @@ CONTENT = (
     "eval",
     "weights",
     "other",
+    "calibration",
 )  # of the inputs: models and rows, wherever they stand
 SHOWN = 4  # flags that a hint names
 VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotlib", "scipy")
@@ -38,7 +39,7 @@ VERSIONS = ("torch", "transformers", "tokenizers", "polars", "numpy", "matplotli
 def begin(command: str, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a run that starts. Its identity is the hash of all that determines the result."""
     settled = {name: _plain(value) for name, value in arguments.items()}
-    decisive = {name: value for name, value in settled.items() if name not in HOW}
+    decisive = {name: value for name, value in settled.items() if name not in _how(command)}
     content = {name: inputs[name] for name in CONTENT if name in inputs}
     made_of = {"command": command, "version": __version__, "arguments": decisive, "inputs": content}
     return {
@@ -52,13 +53,19 @@ def begin(command: str, arguments: Mapping[str, Any], inputs: Mapping[str, Any])
     }
 
 
+def _how(command: str) -> frozenset[str]:
+    return HOW | {"runs"} if command == "report" else HOW
+
+
 def apart(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What two runs of one command differ in, as the beginning of a hint; nothing where their manifests do not say."""
     if held.get("command") != asked["command"] or not isinstance(held.get("arguments"), dict):
         return ""
     then, now_asked = held["arguments"], asked["arguments"]
     flags = [
-        f"--{name.replace('_', '-')}" for name in now_asked if name not in HOW and then.get(name) != now_asked[name]
+        f"--{name.replace('_', '-')}"
+        for name in now_asked
+        if name not in _how(asked["command"]) and then.get(name) != now_asked[name]
     ]
     more = f" and {len(flags) - SHOWN} more" if len(flags) > SHOWN else ""
     return f"it differs in {', '.join(flags[:SHOWN])}{more}; " if flags else ""

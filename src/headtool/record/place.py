@@ -154,7 +154,7 @@ class Place:
         if (self.held() or {}).get("identity"):  # looked for last: another process may have begun just now
             return
         begun = "run.log" in names  # a run whose manifest was lost
-        if names - set(LEFT) or (not begun and (filled or "config.yaml" in names)):
+        if names - set(LEFT) or (not begun and (filled or names & {"config.yaml", seal.CLOSING})):
             raise HeadtoolError(f"{self.path} is not empty and holds no run", hint="choose another --out")
 
     def _warn_once(self, text: str) -> None:

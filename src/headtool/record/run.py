@@ -232,7 +232,8 @@ class Run:
     def conclude(self, *words: Any) -> Path:
         """Show the closing words (Rich), keep them beside the tables for the next call, and say where the run is."""
         self.console.show(*words)
-        write_text(self.path / seal.CLOSING, redacted(plain(*words)))
+        with contextlib.suppress(OSError):  # the disk may be full now: the run is done all the same
+            write_text(self.path / seal.CLOSING, redacted(plain(*words)))
         return self.announce()
 
     def again(self) -> Path:

@@ -56,7 +56,7 @@ def distinct(sources: Iterable[Source], console: Console) -> list[Source]:
     """The runs, each once: by directory, and by identity where one was copied."""
     kept: dict[object, Source] = {}
     for source in sources:
-        key = source.manifest.get("identity") or source.path.resolve()
+        key = str(source.manifest.get("identity") or source.path.resolve())
         if key in kept:
             console.note(f"{source.path} is the same run as {kept[key].path} and counts once")
         else:
@@ -142,7 +142,7 @@ def _pair(seed: int, pre: list[Source], post: list[Source], console: Console) ->
     of_rows = {source.rows: source.path for source in (*pre, *post) if source.rows is not None}
     if len(of_rows) > 1:
         one, other = list(of_rows.values())[:2]
-        console.warn(f"{one} and {other} are scores of different rows (--data, --task, --limit or --subset)")
+        console.warn(f"{one} and {other} are scores of different rows (--data, --task, --field, --limit or --subset)")
     for when, sources in (("pre", pre), ("post", post)):
         for source in sources:
             for name in ("importance", "gradfisher"):

@@ -50,12 +50,12 @@ class Source:
         return next((self.label.removesuffix(end) for end in CHECKPOINTS if self.label.endswith(end)), self.label)
 
     @property
-    def rows(self) -> tuple[Any, ...] | None:
+    def rows(self) -> str | None:
         """What identifies the rows that its scores are of; None where they are of none."""
-        if "data" not in self.manifest["inputs"] or not set(self.tables) - {"update"}:
-            return None
-        arguments = self.manifest["arguments"]
-        return self.manifest["inputs"]["data"], *(arguments.get(name) for name in ("limit", "subset", "subset_seed"))
+        data = self.manifest.get("data")
+        kept = data.get("rows_sha256") if isinstance(data, dict) else None
+        told = kept, self.manifest["inputs"].get("data"), self.manifest["arguments"].get("field")
+        return json.dumps(told, sort_keys=True) if kept is not None else None
 
     @property
     def shape(self) -> tuple[str, int, int]:
@@ -98,11 +98,9 @@ def _finishes(path: Path, manifest: Mapping[str, Any]) -> str:
     """The command that goes on with an unfinished run, as far as its manifest tells."""
     arguments = manifest.get("arguments")
     model = arguments.get("model") if isinstance(arguments, dict) else None
-    if not model or manifest.get("command") is None or not (path / "config.yaml").is_file():
+    if not model or manifest.get("command") != "score" or not (path / "config.yaml").is_file():
         return "leave it out, or finish it by the same command again"
-    told = shlex.join(
-        ["headtool", str(manifest["command"]), str(model), "--config", f"{path}/config.yaml", "--out", str(path)]
-    )
+    told = shlex.join(["headtool", "score", str(model), "--config", f"{path}/config.yaml", "--out", str(path)])
     return f"leave it out, or finish it: {told}"
 
 

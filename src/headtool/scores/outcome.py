@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,7 @@ def write(
     _write_top(run, tops[first].reshape(g.layers, g.heads), ask.top_k, ask.top_k_layer)
     if rows := run.manifest.get("data", {}).pop("subset", None):
         run.write_json("eval_subset.json", {"seed": ask.subset_seed, "n": len(rows), "rows": rows})
+        run.manifest["data"]["rows_sha256"] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     wanted = {name for name in panels if name in names or name in measured}
     heads = tables.build("heads", joined, measured)
     figure = heatmaps(
@@ -280,6 +283,6 @@ def show_plan(run: Run, adapter: Adapter, all_passes: list[Pass], units: int, pl
         "parts": units, "parts_done": done, "parts_left": units - done,
         "passes": {p.name: len(p.examples) for p in all_passes}, "batches": sum(len(p.batches) for p in all_passes),
         "examples": max((len(p.examples) for p in all_passes), default=0),
-        "tokens": sum(p.examples.tokens for p in all_passes), "model_bytes": weights, "memory_bytes": memory,
+        "tokens": max((p.examples.tokens for p in all_passes), default=0), "model_bytes": weights, "memory_bytes": memory,
     }  # fmt: skip
     return session.show_plan(run, fields, device=adapter.runs_on.type)

@@ -51,12 +51,13 @@ class Moments:
         shifted = x if plain else x * self.scale - self.centre
         np.multiply(shifted, shifted, out=squares)
         largest = float(np.maximum.reduce(squares, None))
-        if x.dtype == np.float32 and not SAFE[0] ** 2 < largest < SAFE[1] ** 2:
+        if x.dtype == np.float32 and not SAFE[0] ** 2 < largest < SAFE[1] ** 2 and (largest or x.any()):
             return self.add(x.astype(np.float64))
         if not math.isfinite(largest) and not (known := np.isfinite(x)).all():
             nans = int(np.isnan(x).sum())
             self.n_nan += nans
             self.n_inf += x.size - int(known.sum()) - nans
+            self.sides, self.columns = "", 0.0  # what is left of it has no sides, and no spectrum
             return self.add(x[known][None])
         if not plain or not self._within(largest, x.dtype.type):
             self.low = min(self.low, float(np.minimum.reduce(x, None)))

@@ -18,11 +18,7 @@ def over_visible(x: torch.Tensor, sites: Sites) -> torch.Tensor:
         return x.sum(-1)
     if sites.reach == "earlier" and not x.is_cuda:  # on a GPU its many small sums take longer than what they leave out
         return _triangle(x, sites.visible[0, 0])
-    chosen = sites.visible.to(x.dtype)
-    if len(chosen) > 1:
-        return (x * chosen).sum(-1)
-    flat = x.flatten(0, 1).transpose(0, 1)  # (query, batch x head, key): a product of matrices a query
-    return torch.bmm(flat, chosen[0, 0].unsqueeze(-1))[..., 0].T.unflatten(0, x.shape[:2])
+    return x.masked_fill(~sites.visible, 0).sum(-1)  # not times 0: a hidden key's score may not be a number
 
 
 def over_hidden(x: torch.Tensor, sites: Sites) -> torch.Tensor:
@@ -41,6 +37,6 @@ def _triangle(x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     for start in range(0, x.shape[2], ROWS):
         stop = min(start + ROWS, x.shape[2])
         rows = x[:, :, start:stop]
-        found = (rows[..., start:stop] * visible[start:stop, start:stop].to(x.dtype)).sum(-1)
+        found = rows[..., start:stop].masked_fill(~visible[start:stop, start:stop], 0).sum(-1)
         sums.append(found + rows[..., :start].sum(-1) if start else found)
     return torch.cat(sums, 2)

@@ -1,0 +1,126 @@
+"""A run done once more: from its own config.yaml, and what it says then."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+
+import pytest
+import yaml
+from rich.console import Console as Rich
+from rich.text import Text
+
+from headtool.console import Aligned, Console, plain
+from headtool.faults import asked
+from headtool.record import run as record
+from headtool.record.manifest import OF_ONE_CALL
+from shell import call
+
+CALLS = {
+    "score": "demo --scores out,induction --limit 6 --field text=text --data rows.jsonl",
+    "inject": "demo --sites v --bits 30,31 --seeds 1 --sequences 2 --calibrate 2 --runs 2 --dtype fp32 --limit 8",
+    "finetune": "demo-encoder --task demo --limit 16 --subset 8 --epochs 1",
+    "causal-train": "demo --task addition --examples 16 --epochs 1 --no-baselines",
+    "inspect-weights": "demo --spectrum none --no-figures",
+}
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_its_own_configuration_names_the_same_run(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"text": "One and two."}\n' * 8)
+    model, *flags = CALLS[command].split()
+    first = call(capsys, command, model, *flags, "--out", "run", "-q")
+    assert first.code == 0, first.err
+    assert not OF_ONE_CALL & set(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()))
+    again = call(capsys, command, model, "--config", "run/config.yaml", "--out", "run")
+    assert (again.code, again.out) == (0, "run\n")
+    assert again.err.startswith("headtool: done already; --force does it again\n")
+    assert again.err.endswith((tmp_path / "run" / "summary.txt").read_text())
+    assert f" {command}  {model}  " in again.err
+
+
+def test_calibration_is_of_a_run_by_its_content(tmp_path, capsys):
+    more = (
+        "demo",
+        "--sites",
+        "v",
+        "--bits",
+        "31",
+        "--layers",
+        "first",
+        "--sequences",
+        "6",
+        "--seeds",
+        "1",
+        "--runs",
+        "1",
+        "-q",
+    )
+    assert call(capsys, "inject", *more, "--calibrate", "6", "--out", tmp_path / "first").code == 0
+    given = ("--calibration", tmp_path / "first" / "calibration.json", "--out", tmp_path / "run")
+    assert call(capsys, "inject", *more, *given).code == 0
+    again = call(capsys, "inject", "demo", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "run")
+    assert (again.code, "done already" in again.err) == (0, True)
+
+
+def test_how_often_costs_are_measured_is_part_of_an_injection(tmp_path, capsys):
+    more = (
+        "demo",
+        "--sites",
+        "v",
+        "--bits",
+        "31",
+        "--seeds",
+        "1",
+        "--sequences",
+        "1",
+        "--dtype",
+        "fp32",
+        "--out",
+        tmp_path / "run",
+    )
+    assert call(capsys, "inject", *more, "--runs", "2", "-q").code == 0
+    other = call(capsys, "inject", *more, "--runs", "3")
+    assert (other.code, "it differs in --runs" in other.err) == (2, True)
+
+
+def test_a_run_is_done_though_its_words_could_not_be_kept(tmp_path, capsys, monkeypatch):
+    real = record.write_text
+
+    def full(path, text):
+        if path.name == "summary.txt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(record, "write_text", full)
+    said = call(capsys, "score", "demo", "--scores", "induction", "--out", tmp_path / "run")
+    assert (said.code, said.out) == (0, f"{tmp_path / 'run'}\n")
+    again = call(capsys, "score", "demo", "--scores", "induction", "--out", tmp_path / "run")
+    assert (again.code, again.err) == (0, "headtool: done already; --force does it again\n")
+
+
+def test_words_are_kept_in_a_notebook_too(monkeypatch):
+    class ZMQInteractiveShell:
+        pass
+
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    assert plain(Text("a " * 90, style="bold")) == f"{('a ' * 90).rstrip()}\n"
+
+
+def test_a_line_goes_on_below_what_its_name_stands_above(capsys):
+    out = io.StringIO()
+    path = "a-long-name/of-a-file/that-is-not-broken.parquet"
+    lines = Aligned([" left     one.parquet  two.parquet  three.parquet", f" page     {path}"])
+    Rich(file=out, width=40, color_system=None).print(lines, crop=False)
+    wanted = [" left     one.parquet  two.parquet", "          three.parquet", " page", f"          {path}"]
+    assert out.getvalue().splitlines() == wanted
+    Console().say("as it stands\n")
+    assert capsys.readouterr().err == "as it stands\n"
+
+
+def test_all_sites():
+    assert asked.sites(" all ") == asked.SITES
