@@ -11,7 +11,7 @@ for ((i = 0; i < ${#pairs[@]}; i += 2)); do
   model=${pairs[i]} data=${pairs[i + 1]:-}
   name=$(basename "$model")
   same=("$model" ${data:+--data "$data"} --seeds "${SEEDS:-1-8}" --sequences "${SEQUENCES:-32}" -q)
-  runs+=("$(headtool inject "${same[@]}" --detect strict,hull,bounds --dtype fp32 --out "$out/$name/self")")
+  runs+=("$(headtool inject "${same[@]}" --detect strict,hull --dtype fp32 --out "$out/$name/self")")
   runs+=("$(headtool inject "${same[@]}" --detect standard --bounds golden --dtype fp32 --out "$out/$name/golden")")
   runs+=("$(headtool inject "${same[@]}" --detect strict --dtype bf16 --out "$out/$name/bf16")")
   runs+=("$(headtool inject "${same[@]}" --detect standard,kv-identity --force-kv-equal --dtype fp32 --out "$out/$name/kv")")

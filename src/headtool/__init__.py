@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return [*__all__]
+    return [*__all__, "HeadtoolError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headtool import __version__
-from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, HeadtoolError, Terminated, translate
+from headtool.errors import FAILED, IMPOSSIBLE, INTERRUPTED, TERMINATED, UNHEARD, HeadtoolError, Terminated, translate
 from headtool.redact import redacted
 
 if TYPE_CHECKING:
@@ -277,5 +277,5 @@ def _close(code: int) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or 1
+        code = code or UNHEARD
     sys.exit(code)

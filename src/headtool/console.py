@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -19,6 +20,7 @@ from headtool.redact import redacted
 
 NAME = 10  # columns of a name
 WIDE = 1000  # columns: nothing wraps
+called_from_python: ContextVar[bool] = ContextVar("called_from_python", default=False)
 PLAIN_EVERY = 10.0  # seconds between two progress lines when stderr is no terminal
 
 
@@ -47,14 +49,14 @@ class Console:
         text = redacted(text)
         self._record(text)
         if self.talks:
-            print(f"headtool: {text}", file=sys.stderr)
+            self._print(f"headtool: {text}")
 
     def detail(self, text: str) -> None:
         """Something worth knowing under -v."""
         text = redacted(text)
         self._record(text)
         if self.verbose and self.talks:
-            print(f"headtool: {text}", file=sys.stderr)
+            self._print(f"headtool: {text}")
 
     def warn(self, text: str) -> None:
         """Something that changes how the result must be read; it is kept in the manifest as well."""
@@ -62,13 +64,24 @@ class Console:
         self.warnings.append(text)
         self._record(f"warning: {text}")
         if not self.silent:
-            print(f"headtool: warning: {text}", file=sys.stderr)
+            self._print(f"headtool: warning: {text}")
+
+    def _print(self, line: str) -> None:
+        print(_fill(line, self.width) if sys.stderr.isatty() else line, file=sys.stderr)
 
     def result(self, line: str, fields: dict[str, Any]) -> None:
-        """The result of a command, on stdout: one line, or with --json one object."""
-        if self.silent:
+        """The result of a command, on stdout: one line, or with --json one object. To Python it is returned instead."""
+        if self.silent or (called_from_python.get() and not self.json):
             return
         print(jsonlib.dumps(fields, allow_nan=False) if self.json else line, flush=True)
+
+    def plan(self, lines: Sequence[tuple[str, str]], fields: dict[str, Any]) -> None:
+        """What a command would do, on stdout: name and value, with a tab between them for a pipe, or one JSON object."""
+        wide = max(len(name) for name, _ in lines) + 2
+        aligned = not self.json and sys.stdout.isatty()
+        self.result(
+            "\n".join(f"{name:{wide}}{value}" if aligned else f"{name}\t{value}" for name, value in lines), fields
+        )
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], fields: dict[str, Any]) -> None:
         """The result of a command that shows a table, on stdout: for a terminal, as TSV for a pipe, or one JSON object.
@@ -165,6 +178,35 @@ class Aligned:
 
         text = "\n".join(_fill(line, options.max_width) for line in self.lines)
         yield Text(text, no_wrap=True, overflow="ignore")  # a path that is too long for a line stays one word
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A table of as many columns as a terminal has room for, none of them cut, and below it the names of the others.
+
+    The first `left` columns are aligned to the left, numbers to the right.
+    """
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    gap: int = 2  # between two columns
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.table import Table
+        from rich.text import Text
+
+        widths = [self.gap + max(map(len, column)) for column in zip(self.titles, *self.rows, strict=True)]
+        fit = max(1, sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) <= options.max_width))
+        shown = Table(box=None, header_style="bold", padding=(0, self.gap - 1, 0, 1))
+        for i, title in enumerate(self.titles[:fit]):
+            shown.add_column(title, justify="left" if i < self.left else "right", no_wrap=True)
+        for cells in self.rows:
+            shown.add_row(*(Text(cell) for cell in cells[:fit]))
+        yield shown
+        if fit < len(self.titles):
+            told = f" no room  for {', '.join(self.titles[fit:])}: in a wider terminal, in summary.txt, in the tables"
+            yield from Aligned([told]).__rich_console__(console, options)
 
 
 def _fill(line: str, width: int) -> str:

@@ -10,6 +10,7 @@ FAILED = 1
 IMPOSSIBLE = 2
 INTERRUPTED = 130
 TERMINATED = 143
+UNHEARD = 141  # as SIGPIPE has it: the reader of what was printed has gone away
 
 
 class HeadtoolError(Exception):
@@ -39,7 +40,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HeadtoolError:
 # (exception class name, part of its text) -> (message, hint, code); the first that fits is taken. {e} is the text's
 # first line. Names rather than classes: nothing heavy is imported to say that something heavy failed.
 FOREIGN: tuple[tuple[str, str, str, str, int], ...] = (
-    ("BrokenPipeError", "", "", "", 1),  # | head: the reader has seen enough, and there is nothing to say
+    ("BrokenPipeError", "", "", "", 141),  # | head: the reader has seen enough, and there is nothing to say
     ("GatedRepoError", "", "this model is gated: access has not been granted", "accept its terms on the hub, then set HF_TOKEN", 2),
     ("RevisionNotFoundError", "", "the hub has no such revision", "check the part after '@'", 2),
     ("RepositoryNotFoundError", "", "the hub has no such repository (or it is private)", "check the name; for a private one set HF_TOKEN", 2),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from headtool.console import called_from_python
 from headtool.errors import HeadtoolError
 
 FLAGS = (
@@ -44,7 +45,11 @@ def function(command: Callable[..., Any], name: str) -> Callable[..., Any]:
             except ValueError as wanted:
                 hint = f"headtool {name.replace('_', '-')} --help shows the values"
                 raise HeadtoolError(f"{argument}={value!r}: not {wanted}", hint=hint) from None
-        return command(*bound.args, **bound.kwargs)
+        token = called_from_python.set(True)
+        try:
+            return command(*bound.args, **bound.kwargs)
+        finally:
+            called_from_python.reset(token)
 
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"{doc(command)}\n\n{FLAGS.format(name.replace('_', '-'))}"

@@ -29,6 +29,7 @@ def flag(*names: str, help: str, group: str = "Options", **more: Any) -> Any:
     variable = "HEADTOOL_" + long.removeprefix("--").replace("-", "_").upper()
     if "min" in more:
         more.setdefault("max", MOST)
+        more.setdefault("metavar", "N")
     return typer.Option(*names, help=help, envvar=variable, show_envvar=False, rich_help_panel=group, **more)
 
 
@@ -68,7 +69,7 @@ def top(given: int | None, heads: int) -> int:
     Raises HeadtoolError for more than there are.
     """
     if given is not None and given > heads:
-        hint = f"for example --top-k {max(1, heads // 5)}"
+        hint = f"for example --top-k {top(None, heads)}"
         raise HeadtoolError(f"--top-k {given}: the model has {heads} heads", hint=hint)
     return given or min(TOP, max(1, heads // 4))
 

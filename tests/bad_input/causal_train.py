@@ -65,7 +65,7 @@ ROWS = (
 
 MODELS = (
     case("causal-train demo-encoder", "demo-encoder is an encoder: it predicts no next token"),
-    case("causal-train model", "model has no language model head", "a decoder without its head", model(config(architectures=["LlamaModel"]))),
+    case("causal-train model", ".../model has no language model head", "a decoder without its head", model(config(architectures=["LlamaModel"]))),
     case("causal-train nowhere/at/all", "nowhere/at/all: there is no such model folder"),
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ import yaml
 from rich.console import Console as Rich
 from rich.text import Text
 
-from headtool.console import Aligned, Console, plain
+import headtool
+from headtool.console import Aligned, Console, Fitted, plain
 from headtool.faults import asked
 from headtool.record import run as record
 from headtool.record.manifest import OF_ONE_CALL
@@ -124,3 +125,29 @@ def test_a_line_goes_on_below_what_its_name_stands_above(capsys):
 
 def test_all_sites():
     assert asked.sites(" all ") == asked.SITES
+
+
+def test_a_narrow_terminal_cuts_no_number():
+    out = io.StringIO()
+    table = Fitted(("head", "mean", "interval"), [["a", "12.345", "[1.25, 2.5]"], ["bcd", "1.5", "[0.25, 0.5]"]])
+    Rich(file=out, width=20, color_system=None).print(table, crop=False)
+    first, *rows = out.getvalue().splitlines()
+    assert first.split() == ["head", "mean"]
+    assert [row.split() for row in rows[:2]] == [["a", "12.345"], ["bcd", "1.5"]]
+    assert (
+        " ".join(" ".join(rows[2:]).split())
+        == "no room for interval: in a wider terminal, in summary.txt, in the tables"
+    )
+    assert plain(table).splitlines()[1].split() == ["a", "12.345", "[1.25,", "2.5]"]
+
+
+def test_warnings_stand_before_the_words(tmp_path, capsys):
+    flags = ("demo-encoder", "--scores", "update", "--init", "demo-encoder", "--out", tmp_path / "run")
+    assert call(capsys, "score", *flags, "-q").code == 0
+    again = call(capsys, "score", *flags)
+    assert "headtool: warning: U is 0 for every head" in again.err.splitlines()[1]
+
+
+def test_from_python_the_result_is_returned_and_not_printed(tmp_path, capsys):
+    run = headtool.score("demo", scores="induction", out=tmp_path / "run", quiet=True)
+    assert (run, capsys.readouterr().out) == (tmp_path / "run", "")

@@ -166,8 +166,10 @@ def test_a_field_of_a_file(prices, tmp_path):
         "demo", data=str(prices), text_field="what", value_field="price", baselines=False, out=tmp_path / "run", **QUICK
     )
     predictions = table(run, "predictions").filter(config="basic")
-    assert predictions["dataset"].unique().to_list() == ["prices"]
+    assert predictions["dataset"].unique().to_list() == ["held_out"]
     assert predictions.height == 4  # a tenth
+    data = json.loads((run / "manifest.json").read_text())["data"]
+    assert (data["train"]["examples"], data["eval"]["held_out"]["examples"]) == (36, 4)
     assert all(value % 100.5 == 0 for value in predictions["value"])
 
 

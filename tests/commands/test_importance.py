@@ -137,7 +137,7 @@ def test_update_of_a_model_from_itself(tmp_path, capsys):
     )
     assert said.code == 0
     assert "warning: U is 0 for every head: no q, k, v or o differs from --init's" in said.err
-    assert " moved    Urel 0 (median), of layer 3 head 3 0; 16 of 16 heads not at all" in said.err
+    assert " moved    no head\n" in said.err
 
 
 def test_update_from_two_folders(moved, tmp_path):

@@ -56,6 +56,9 @@ def run_all(
     fresh makes a model as it is before training; the first configuration is saved as the run's model, with facts.
     """
     found: dict[str, Part] = {}
+    done = sum((parts / f"{name}.json").is_file() for name in configurations)
+    if done:
+        run.console.note(f"going on: {done} of {len(configurations)} configurations are there")
     first = next(iter(configurations))
     for name, settings in configurations.items():
         part = parts / f"{name}.json"

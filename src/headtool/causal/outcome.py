@@ -9,7 +9,7 @@ import numpy as np
 
 from headtool.causal.course import Part
 from headtool.causal.experiments import MEDIAN, PLAIN
-from headtool.console import Aligned
+from headtool.console import Aligned, Fitted
 from headtool.figures import files
 from headtool.figures.curves import curves
 from headtool.figures.dots import dots
@@ -133,7 +133,8 @@ def summary(manifest: Mapping[str, Any], found: Mapping[str, Part], what: str) -
     text += [
         "`median` reads nothing: it says the median of the training values, and their central intervals. `softmax_l1` is the",
         "same decoder with its own softmax head and a linear regression by absolute error; its intervals are the quantiles of",
-        "its errors on the training rows. One seed: differences that small are noise. Every metric is in `tables/results`.",
+        "its errors on the training rows. One seed: nothing here says what another would have given.",
+        "Every metric is in `tables/results`.",
         "",
     ]
     return "\n".join(text)
@@ -162,7 +163,6 @@ def _told(metric: str, value: float | None) -> str:
 
 def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
     """The closing words: what was trained on what, how it went, where time and memory went, what is left behind."""
-    from rich.table import Table
     from rich.text import Text
 
     facts, data, clock = run.manifest["model"], run.manifest["data"], run.clock
@@ -170,19 +170,21 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
         f" causal-train  {facts['label']}  {facts['parameters']:,} parameters  {facts['dtype']} {facts['device']}"
         f"  {data['train']['examples']:,} examples"
     )
-    shown = Table(box=None, header_style="bold")
     metrics = ("mae", "mdae", "picp_95", "width_median_95", "pinball_80", "accuracy_softmax")
-    for title in ("data set", "configuration", *(SHOWN[m] for m in metrics)):
-        shown.add_column(title, justify="left" if title in ("data set", "configuration") else "right", no_wrap=True)
+    told, lines = [], []
     for dataset in next(iter(found.values()))["results"]:
-        for name, part in found.items():
-            each = part["results"][dataset]
-            shown.add_row(dataset, name, *(_told(m, each.get(m)) for m in metrics))
+        of = {name: part["results"][dataset] for name, part in found.items()}
+        told += [[dataset, name, *(_told(m, each.get(m)) for m in metrics)] for name, each in of.items()]
+        lines += [f" against  {dataset}: {line.replace('`', '')}" for line in _verdict(of)]
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
-    lines = [f" phases   {phases}"]
+    lines.append(f" phases   {phases}")
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))
     if examples and tokens:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s")
     lines.append(f" memory   {run.memory()}")
     lines.append(f" left     {run.left('model', 'metrics.json', 'summary.md')}")
-    return [Text(head, style="bold"), shown, Aligned(lines)]
+    return [
+        Text(head, style="bold"),
+        Fitted(("data set", "configuration", *(SHOWN[m] for m in metrics)), told, left=2),
+        Aligned(lines),
+    ]

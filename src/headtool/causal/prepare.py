@@ -57,11 +57,13 @@ def read(
         number_encoding=ask.number_encoding, ovr_reduction=ask.ovr_reduction, negatives=ask.negatives,
         centre=centre, unit=unit,
     )  # fmt: skip
-    run.manifest["data"] = {"centre": centre, "unit": unit} | {
-        name: {"examples": len(rows), "tokens": rows.tokens, "numbers": len(rows.targets), "cut": rows.cut}
-        for name, rows in {"train": train, **evaluation}.items()
-    }
+    evaluated = {name: _facts(rows) for name, rows in evaluation.items()}
+    run.manifest["data"] = {"centre": centre, "unit": unit, "train": _facts(train), "eval": evaluated}
     return Data(train, evaluation, reader), settings
+
+
+def _facts(rows: Rows) -> dict[str, int]:
+    return {"examples": len(rows), "tokens": rows.tokens, "numbers": len(rows.targets), "cut": rows.cut}
 
 
 def plan(run: Run, adapter: Adapter, data: Data, configurations: Any, recipe: Recipe) -> dict[str, Any]:

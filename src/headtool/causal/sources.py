@@ -96,7 +96,7 @@ def read(sources: Sources, *, limit: int | None, subset: int | None, subset_seed
     held, kept = order[:count][:subset], order[count:]
     note = f"no --eval: {count} of {chosen.readable} rows of {chosen.name} are held out to evaluate on"
     sides = [_examples(dataclasses.replace(chosen, kept=np.sort(side))) for side in (kept, held)]
-    return Read(sides[0], {_name(sources.data): sides[1]}, [*chosen.notes, note])
+    return Read(sides[0], {"held_out": sides[1]}, [*chosen.notes, note])
 
 
 def _examples(chosen: Chosen) -> list[Example]:

@@ -119,7 +119,10 @@ def command(
             row = (each, step, word, told.p, told.p_number, told.value, told.low, told.high)
             for name, value in zip(COLUMNS, row, strict=True):
                 columns[name].append(value)
-    return _tell(columns, console)
+    frame = _tell(columns, console)
+    if not number and frame["value"].null_count() == frame.height:
+        console.note("no number came: --number asks for the one after each text, --new-tokens N for more tokens")
+    return frame
 
 
 COLUMNS = ("text", "step", "token", "p", "p_number", "value", "low", "high")
@@ -187,7 +190,10 @@ def _tell(columns: dict[str, list[Any]], console: Console) -> pl.DataFrame:
         for name in COLUMNS:
             shown.add_column(name, justify="left" if name in ("text", "token") else "right", overflow="fold")
         for text, step, token, *numbers in frame.iter_rows():
-            seen = jsonlib.dumps(token, ensure_ascii=False)  # a token may be a space
+            number = numbers[2]
+            seen = (
+                f"{number:.4g}" if number is not None else jsonlib.dumps(token, ensure_ascii=False)
+            )  # it may be a space
             shown.add_row(text, str(step), seen, *("" if v is None else f"{v:.4g}" for v in numbers))
         Rich(highlight=False, markup=False).print(shown)
     else:

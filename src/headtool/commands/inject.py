@@ -23,7 +23,7 @@ MARGIN, CONFIDENCE, LR, CALIBRATE = 0.01, 0.95, 1e-4, 32
 
 
 def complete_sites(incomplete: str) -> list[str]:
-    return completion.of_list(("all", *asked.SITES), incomplete)
+    return completion.of_list(asked.SITES if "," in incomplete else ("all", *asked.SITES), incomplete)
 
 
 def complete_detectors(incomplete: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from headtool import completion
 from headtool import options as opt
-from headtool.console import Aligned, Console
+from headtool.console import Aligned, Console, Fitted
 from headtool.errors import HeadtoolError
 from headtool.ranks import Share
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from headtool.reporting.source import Source
 
 GROUP = "Report"
+SHOWN = 5  # cases of a kind in the closing words
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 COMPARED = "for example --compare FULL=runs/a,runs/b --compare LORA=runs/a,runs/c"
 Runs = Annotated[
@@ -72,6 +74,7 @@ def command(
 
     [bold]headtool report $(headtool score demo -q)[/]
     [bold]run=$(headtool score demo -q) && headtool report $run --top-k 5 --no-html[/]
+    [bold]headtool report $(headtool score demo --scores ablation -q) $(headtool score demo --scores gradient -q)[/]
 
     Finds the runs before and after fine-tuning by their models' hashes; leaves tables and one page that needs no network.
     """
@@ -121,6 +124,10 @@ def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNa
         run.console.note("no run has --init: nothing is said of what fine-tuning moved")
     if all(statistic.value is None for analysis in analyses for statistic in analysis.mean.values()):
         run.console.note("the runs have no two columns that a statistic compares: there are tables and maps alone")
+    run.manifest["metrics"] = {
+        each.group.label: {name: one.value for name, one in each.mean.items() if one.value is not None}
+        for each in analyses
+    }
     with run.clock.phase("write"):
         outputs.write(run, analyses, ask)
     run.finish()
@@ -134,7 +141,8 @@ def _labels(compare: list[str] | None) -> dict[str, list[Path]]:
         label, equals, listed = given.partition("=")
         label, paths = label.strip(), [Path(each.strip()) for each in listed.split(",") if each.strip()]
         if not equals or not LABEL.fullmatch(label) or not paths:
-            raise HeadtoolError(f"--compare {given}: not of the form LABEL=RUN,RUN", hint=COMPARED)
+            hint = f"{COMPARED}; from Python runs are one list: report([run, run])"
+            raise HeadtoolError(f"--compare {given}: not of the form LABEL=RUN,RUN", hint=hint)
         if label.lower() in {known.lower() for known in labels}:  # a label names a folder, and some do not tell case
             raise HeadtoolError(f"--compare: the label {label} is given twice", hint=COMPARED)
         labels[label] = paths
@@ -184,16 +192,20 @@ def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
         "labels": [group.label for group in groups],
         "seeds": sorted({pair.seed for group in groups for pair in group.pairs}),
     }  # fmt: skip
-    lines = [f"{name}\t{word(name, value)}" for name, value in fields.items()]
-    lines += [f"{path}\t{role}" for path, role in roles.items()]
-    run.console.result("\n".join(lines), fields | {"roles": roles})
+    lines = [(name, word(name, value)) for name, value in fields.items()]
+    run.console.plan([*lines, *roles.items()], fields | {"roles": roles})
     return run.path
+
+
+def _heads(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first cases of a kind by layer and head."""
+    named = [f"{row['layer']}.{row['head']}" for row in rows[:SHOWN]]
+    return f": {' '.join(named)}{' ...' if len(rows) > SHOWN else ''}" if named else ""
 
 
 def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[Any]:
     """The closing words: the statistics with their chance levels, the cases, and where the page is."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     from headtool.reporting.cases import criteria
@@ -205,31 +217,26 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
     closing: list[str] = []
     for each in analyses:
         label = f"{each.group.label} " if len(analyses) > 1 else ""
-        shown = Table(box=None, header_style="bold")
-        shown.add_column(f"{label}statistic", no_wrap=True)
-        for title in (
-            f"mean of {len(each.by_seed)} seeds" if each.several else "value",
-            "95% interval",
-            "n",
-            "chance",
-            "p",
-        ):
-            shown.add_column(title, justify="right", no_wrap=True)
+        mean = f"mean of {len(each.by_seed)} seeds" if each.several else "value"
         made = {name: statistic for name, statistic in each.mean.items() if statistic.value is not None}
-        for name, one in made.items():
-            interval = "" if one.ci_low is None else f"{one.ci_low:.2f} to {one.ci_high:.2f}"
-            shown.add_row(name, f"{one.value:.3f}", interval, str(one.n), f"{one.chance:.3f}", small(one.p))
+        rows = [
+            [name, f"{one.value:.3f}", "" if one.ci_low is None else f"{one.ci_low:.2f} to {one.ci_high:.2f}", str(one.n),
+             f"{one.chance:.3f}", small(one.p)]
+            for name, one in made.items()
+        ]  # fmt: skip
         if made:
-            told.append(shown)
+            told.append(Fitted((f"{label}statistic", mean, "95% interval", "n", "chance", "p"), rows))
         if each.cases.thresholds:
             found = (
-                f"{kind.replace('_', ' ')} {each.cases.count(kind)} (chance {each.cases.expected[kind]:.1f})"
+                f"{kind.replace('_', ' ')} {each.cases.count(kind)}{_heads(each.cases.found[kind])}"
+                f" (chance {each.cases.expected[kind]:.1f})"
                 for kind in each.cases.found
             )
             closing.append(f" cases    {label}{'   '.join(found)}")
     n = facts["layers"] * facts["heads"]
     if closing and n >= FEWEST:
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)
-        closing.append(" context  random columns meet " + ", ".join(f"{what}: {p:.0%}" for what, p in met.items()))
+        told_met = ", ".join(f"{what} in {p:.0%}" for what, p in met.items())
+        closing.append(f" context  columns of random numbers, too, have {told_met} of cases; top is {ask.top_k}")
     closing.append(f" page     {'report.html' if ask.html else 'report.md'}")
     return [Group(*told, Aligned(closing))]

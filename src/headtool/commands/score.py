@@ -148,6 +148,12 @@ def command(
     [bold]headtool score demo-encoder --scores ablation,gradient[/]
     [bold]run=$(headtool score demo-encoder -q) && head -5 $run/tables/heads.csv[/]
 
+    Scores: out, resid (how large its output is), ent, ent_rel (how
+    concentrated its attention), task (attention to the question), combined
+    (ranks of out, ent, task added up), previous, first, duplicate, induction
+    (patterns); ablation (I: how much the loss rises without it), gradient,
+    fisher (G, F: of the loss), update (U: how far it moved from --init).
+
     Leaves tables, top heads and heat maps in a run directory, and prints that directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from headtool.console import Aligned
+from headtool.console import Aligned, Fitted
 from headtool.faults import cost, gather
 from headtool.faults.calibration import Seen, kv_equal
 from headtool.faults.gather import Gathered
@@ -122,7 +122,6 @@ def _clean_alarms(found: Findings, sequences: Sequences) -> dict[str, np.ndarray
 
 def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     """The closing words: rates, detectors, times, memory, what is left behind."""
-    from rich.table import Table
     from rich.text import Text
 
     facts, clock = run.manifest["model"], run.clock
@@ -131,11 +130,9 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
         f" inject  {facts['label']}  {facts['layers']} x {facts['heads']} heads  {facts['dtype']} {facts['device']}"
         f"  {run.manifest['trials']:,} faults ({ask.pattern})  {ask.phase} phase"
     )
-    table = Table(box=None, header_style="bold")
     columns = ["site", "faults", "harmful [95%]", "inf, NaN", "worst bits"]
     columns += ["caught [95%]", "needless"] if "caught" in summary.columns else []
-    for column in columns:
-        table.add_column(column, justify="left" if column == "site" else "right", no_wrap=True)
+    told = []
     whole_sites = {row["site"]: row for row in summary.filter(layer=-1, bit=-1).iter_rows(named=True)}
     for row in (whole_sites[name] for name in ("all", *SITES) if name in whole_sites):
         bits = summary.filter(site=row["site"], layer=-1).filter(pl.col("bit") >= 0, pl.col("harmful") > 0)
@@ -149,8 +146,8 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
         ]
         if "caught" in summary.columns:
             cells += [_rate(row, "caught"), f"{row['needless']:,}"]
-        table.add_row(*cells)
-    shown: list[Any] = [Text(head, style="bold"), table]
+        told.append(cells)
+    shown: list[Any] = [Text(head, style="bold"), Fitted(columns, told)]
     if "detectors" in run.manifest["tables"]:
         shown.append(_detectors(run))
     lines = [" faults   on so many elements, and those of one are alike"]
@@ -190,21 +187,17 @@ def _rate(row: Mapping[str, Any], kind: str) -> str:
 
 
 def _detectors(run: Run) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    for column in ("detector", "caught [95%]", "needless", "false positives", "at most (95%)"):
-        table.add_column(column, justify="left" if column == "detector" else "right", no_wrap=True)
     frame = pl.read_parquet(run.path / "tables" / "detectors.parquet")
     bounded = frame["detector"].str.starts_with("bounds:").any()
+    told = []
     for row in frame.iter_rows(named=True):
         name = "all but bounds" if row["detector"] == "all" and bounded else row["detector"]
         high = row["false_positive_high"]
-        table.add_row(
-            name, _rate(row, "caught"), f"{row['needless']:,} of {row['harmless']:,}",
-            f"{row['false_positives']:,} of {row['clean']:,}", "-" if high is None else f"{high:.2%}",
+        told.append(
+            [name, _rate(row, "caught"), f"{row['needless']:,} of {row['harmless']:,}",
+             f"{row['false_positives']:,} of {row['clean']:,}", "-" if high is None else f"{high:.2%}"]
         )  # fmt: skip
-    return table
+    return Fitted(("detector", "caught [95%]", "needless", "false positives", "at most (95%)"), told)
 
 
 def _performance(run: Run) -> list[str]:
@@ -225,6 +218,6 @@ def _performance(run: Run) -> list[str]:
     return [
         f" a pass   {batch}",
         f"          {times}",
-        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} runs)",
+        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} runs; less in a larger model)",
         f" work     {flops}",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def heatmaps(
         grid = np.full((layers, n), np.nan)
         grid[heads["layer"], heads["head"]] = heads[column].to_numpy()
         axis.set_facecolor("0.85")
-        image = axis.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
+        image = axis.imshow(grid, aspect="auto", interpolation="nearest", **_colours(grid))
         facts = SCORES.get(score)
         unit = f" ({facts.unit})" if facts and facts.unit not in ("", "1") else ""
         axis.set_title(f"{score}: {facts.title}{unit}" if facts else score, fontsize=8)
@@ -65,9 +65,18 @@ def heatmaps(
             axis.set_xlabel("head", fontsize=7)
         if along == 0:
             axis.set_ylabel("layer", fontsize=7)
-        figure.colorbar(image, cax=place(x + wide + 0.1, y, 0.12, high)).ax.tick_params(labelsize=6)
+        bar = figure.colorbar(image, cax=place(x + wide + 0.1, y, 0.12, high)).ax
+        bar.tick_params(labelsize=6)
+        bar.yaxis.get_offset_text().set(fontsize=6)
     settle(figure, 0.22, 0.25)
     return figure
+
+
+def _colours(grid: np.ndarray) -> dict[str, Any]:
+    """What has both signs is coloured around 0."""
+    low, high = (float(f(grid[np.isfinite(grid)], initial=0.0)) for f in (np.min, np.max))
+    most = max(-low, high)
+    return {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if low < 0 < high else {"cmap": "viridis"}
 
 
 def _places(count: int) -> np.ndarray:

@@ -17,33 +17,37 @@ TITLES = {
     "Urel": "relative update Urel", "G": "gradient importance G (nats)",
 }  # fmt: skip
 MARKS = {"important_but_static": ("s", "#c2410c"), "plastic_but_unimportant": ("^", "#1d4ed8")}
+NAMED = 20  # cases of a kind
 PLAIN = "#64748b"
 Heads = Collection[tuple[int, int]]
 
 
 def scatter(
-    panels: Mapping[str, tuple[pl.DataFrame, Mapping[str, Heads]]], x: str, y: str, *, diagonal: bool = False
+    panels: Mapping[str, tuple[pl.DataFrame, Mapping[str, Heads]]], x: str, *ys: str, diagonal: bool = False
 ) -> Figure:
-    """One panel a title: a table of heads, and the (layer, head) pairs of each kind of case. Panels share their axes.
+    """A column a title: a table of heads, and the (layer, head) pairs of each kind of case; a row a y. Panels share their axes.
 
-    Bars: the interval of importance over examples, or, of several seeds, one standard deviation.
+    Bars: the interval of importance over examples, or, of several seeds, one standard deviation. Cases are named LAYER.HEAD.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.2 + 4.6 * len(panels), 4.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
-    for axis, (title, (heads, cases)) in zip(axes, panels.items(), strict=True):
-        known = heads.filter(pl.col(x).is_not_null() & pl.col(y).is_not_null())
-        _draw(axis, known, cases, x, y)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel(TITLES.get(x, x))
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
-        if diagonal and known.height:
-            ends = [_least(known, (x, y), min), _least(known, (x, y), max)]
-            axis.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=1, label="equal")
-        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
-    axes[0].set_ylabel(TITLES.get(y, y))
+    figure = Figure(figsize=(1.2 + 4.6 * len(panels), 0.6 + 3.8 * len(ys)), layout="constrained")
+    grid = figure.subplots(len(ys), len(panels), squeeze=False, sharex=True, sharey="row")
+    for axes, y in zip(grid, ys, strict=True):
+        for axis, (title, (heads, cases)) in zip(axes, panels.items(), strict=True):
+            known = heads.filter(pl.col(x).is_not_null() & pl.col(y).is_not_null())
+            _draw(axis, known, cases, x, y)
+            axis.grid(alpha=0.25, linewidth=0.6)
+            axis.set_axisbelow(True)
+            if diagonal and known.height:
+                ends = [_least(known, (x, y), min), _least(known, (x, y), max)]
+                axis.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=1, label="equal")
+            if y == ys[0]:
+                axis.set_title(title, fontsize=9)
+            if y == ys[-1]:
+                axis.set_xlabel(TITLES.get(x, x))
+                axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
+        axes[0].set_ylabel(TITLES.get(y, y))
     return figure
 
 
@@ -56,6 +60,10 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
         if kind and not chosen.height:
             continue
         points = {c: chosen[c].to_numpy() for c in (x, y)}
+        for layer, head, along, up in chosen.select("layer", "head", x, y).head(NAMED).rows() if kind else ():
+            axis.annotate(
+                f"{layer}.{head}", (along, up), (5, 4), textcoords="offset points", fontsize=6.5, color=colour, zorder=4
+            )
         axis.errorbar(
             points[x], points[y], **_bars(chosen, x, y), fmt=marker, color=colour, markersize=6 if kind else 3.5,
             elinewidth=0.5, ecolor=colour, alpha=0.95 if kind else 0.55, linestyle="none", markeredgewidth=0,

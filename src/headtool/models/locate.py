@@ -78,12 +78,7 @@ def locate(model: str) -> Located:
         return Located(folder, model, model, None, _config(folder))
     path = expanded(model)
     if path.is_dir():
-        # A snapshot in the hub's cache is named by its commit: the folder above its parent names the model.
-        here = path.resolve()
-        generic = here.name.startswith(("ckpt_", "checkpoint-"))  # a name that says nothing without the folder above
-        return Located(
-            path, f"{here.parent.name}/{here.name}" if generic else here.name, str(path), None, _config(path)
-        )
+        return Located(path, label_of(path), str(path), None, _config(path))
     refuse_dangling(path, model)
     looks_like_path = model.startswith((".", "~", os.sep)) or "\\" in model or model.partition("@")[0].count("/") > 1
     if looks_like_path or path.exists() or not HUB_ID.fullmatch(model):
@@ -92,6 +87,15 @@ def locate(model: str) -> Located:
             f"{model}: {what}", hint="give a folder with config.json and safetensors, a hub id, or 'demo'"
         )
     return _from_hub(model)
+
+
+def label_of(folder: Path) -> str:
+    """A short name of a model's folder: with the one above it, where its own says nothing."""
+    here = Path(os.path.abspath(folder))
+    if here.parent.name == "snapshots":  # of the hub's cache: a commit below models--OWNER--NAME
+        return here.parents[1].name.rpartition("--")[2]
+    generic = here.name == "model" or here.name.startswith(("ckpt_", "checkpoint-"))
+    return f"{here.parent.name}/{here.name}" if generic else here.name
 
 
 def expanded(path: str) -> Path:
@@ -117,14 +121,14 @@ def _from_hub(model: str) -> Located:
     repo, _, revision = model.partition("@")
     disable_progress_bars()
     near = difflib.get_close_matches(model, BUILT_IN, n=1)
-    with refusals(f"'{model}' is no folder here{f' (did you mean {near[0]}?)' if near else ''}, and "):
+    with refusals(f"'{model}' is no folder here, and ", f"did you mean '{near[0]}'? Else " if near else ""):
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
     return Located(folder, repo.rpartition("/")[2], repo, folder.name, _config(folder))
 
 
 @contextlib.contextmanager
-def refusals(asked: str) -> Iterator[None]:
-    """What the hub refuses inside, in one line that begins with what was asked."""
+def refusals(asked: str, meant: str = "") -> Iterator[None]:
+    """What the hub refuses inside, in one line that begins with what was asked; meant begins the hint."""
     try:
         yield
     except HeadtoolError:
@@ -133,7 +137,7 @@ def refusals(asked: str) -> Iterator[None]:
         known = translate(error)
         if known is None:
             raise
-        raise HeadtoolError(f"{asked}{known}", hint=known.hint, code=known.code) from error
+        raise HeadtoolError(f"{asked}{known}", hint=f"{meant}{known.hint}", code=known.code) from error
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

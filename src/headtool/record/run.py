@@ -230,10 +230,11 @@ class Run:
         return "  ".join([*more, *tables, *figures])
 
     def conclude(self, *words: Any) -> Path:
-        """Show the closing words (Rich), keep them beside the tables for the next call, and say where the run is."""
+        """Show the closing words (Rich), keep them and the warnings beside the tables, and say where the run is."""
         self.console.show(*words)
         with contextlib.suppress(OSError):  # the disk may be full now: the run is done all the same
-            write_text(self.path / seal.CLOSING, redacted(plain(*words)))
+            warned = "".join(f"headtool: warning: {text}\n" for text in self.console.warnings)
+            write_text(self.path / seal.CLOSING, redacted(warned + plain(*words)))
         return self.announce()
 
     def again(self) -> Path:

@@ -61,7 +61,7 @@ def show_plan(run: Run, fields: dict[str, Any], *, device: str = "cpu") -> Path:
     if device == "cpu" and "memory_bytes" in fields:
         fields = fields | {"memory_bytes": fields["memory_bytes"] + peak_memory()}
     fields = {"run": str(run.path), "done": run.done} | fields
-    run.console.result("\n".join(f"{name}\t{word(name, value)}" for name, value in fields.items()), fields)
+    run.console.plan([(name, word(name, value)) for name, value in fields.items()], fields)
     return run.path
 
 

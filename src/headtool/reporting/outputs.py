@@ -125,7 +125,7 @@ def _statistics(analyses: Sequence[Analysis]) -> pl.DataFrame:
 
 def _model(analysis: Analysis) -> str:
     source = analysis.group.pairs[0].sources[0]
-    label = source.label.replace("$", r"\$")  # matplotlib would read it as mathematics
+    label = source.title.replace("$", r"\$")  # matplotlib would read it as mathematics
     return f"{label}: {source.layers} layers x {source.heads} heads"
 
 
@@ -141,13 +141,18 @@ def _figures(analysis: Analysis, title: str) -> dict[str, Figure]:
         ("fig_Ipre_vs_Ipost", "I_pre", "I_post"),
     ):
         if {x, y} <= known:
-            made[name] = scatter(panels, x, y, diagonal=y == "I_post")
+            made[name] = scatter(panels, x, *_with_share(y, known), diagonal=y == "I_post")
     if any(statistic.value is not None for statistic in analysis.mean.values()):
         made["fig_stats"] = levels({title: {name: s.as_dict() for name, s in analysis.mean.items()}})
     columns = [c for c in _mapped(analysis.group) if c in known][:PANELS]
     if columns:
         made["heads"] = heatmaps(heads, {c: c for c in columns}, title)
     return made
+
+
+def _with_share(y: str, known: set[str]) -> tuple[str, ...]:
+    """U beside Urel, by which its cases go."""
+    return ("Urel", "U") if y == "U" and "Urel" in known else (y,)
 
 
 def _mapped(group: Group) -> list[str]:
@@ -165,7 +170,11 @@ def _compared(analyses: Sequence[Analysis]) -> dict[str, Figure]:
     made: dict[str, Figure] = {}
     both = [a for a in analyses if {"I_pre", "U"} <= set(a.group.heads.columns)]
     if both:
-        made["compare_I_vs_U"] = scatter({a.group.label: (a.group.heads, _keys(a)) for a in both}, "I_pre", "U")
+        made["compare_I_vs_U"] = scatter(
+            {a.group.label: (a.group.heads, _keys(a)) for a in both},
+            "I_pre",
+            *_with_share("U", set(both[0].group.heads.columns)),
+        )
     made["compare_stats"] = levels({a.group.label: {n: s.as_dict() for n, s in a.mean.items()} for a in analyses})
     there = {column for heads in groups.values() for column in heads.columns}
     if updates := tuple(c for c in ("Urel", "U") if c in there):

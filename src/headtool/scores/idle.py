@@ -30,7 +30,7 @@ def refuse(command: Callable[..., Any], ask: SimpleNamespace, names: Sequence[st
         (("ablate",), "ablation" in kinds, "is of the score ablation", "ablation"),
         (("include_bias",), "weights" in kinds, "is of the score update", "update"),
         (("exclude_bos",), kinds & {"rows", "repeats"}, "is of scores of attention rows", "ent"),
-        (("query",), kinds & {"output", "rows"}, "is of scores at a position of the data", "out"),
+        (("query",), kinds & {"output", "rows"}, "is of scores that are read at one position of each row", "out"),
         (READ, reads, "is of scores that read rows", "out"),
     )
     for arguments, used, why, score in table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headtool.console import Aligned
+from headtool.console import Aligned, Fitted
 from headtool.errors import FAILED, HeadtoolError
 from headtool.figures import files
 from headtool.figures.heatmap import heatmaps
@@ -140,7 +140,7 @@ def summary(run: Run, results: Results) -> list[Any]:
     lines += [f" rate     {told}" for told in _rates(run)]
     lines += _certainties(run, results.sure)
     lines.append(f" memory   {run.memory()}")
-    lines.append(f" left     {run.left()}")
+    lines.append(f" left     {run.left('topk_global.json', 'topk_per_layer.json')}")
     return [Text(head, style="bold"), _top_table(run, results), Aligned(lines)]
 
 
@@ -150,8 +150,10 @@ def _moved(run: Run) -> list[str]:
 
     heads = pl.read_parquet(run.path / "tables" / "update.parquet").sort("Urel")
     typical, still, most = heads["Urel"].median(), (heads["U"] == 0).sum(), heads.row(-1, named=True)
-    told = f"Urel {typical:.2g} (median), of layer {most['layer']} head {most['head']} {most['Urel']:.2g}"  # type: ignore[str-bytes-safe]
-    return [f" moved    {told}; {still} of {heads.height} heads not at all"]
+    if still == heads.height:
+        return [" moved    no head"]
+    told = f"by Urel {typical:.2g} (median), most layer {most['layer']} head {most['head']}: {most['Urel']:.2g}"  # type: ignore[str-bytes-safe]
+    return [f" moved    {told}" + (f"; {still} of {heads.height} heads not at all" if still else "")]
 
 
 def _rates(run: Run) -> list[str]:
@@ -180,14 +182,13 @@ def _certainties(run: Run, sure: Certainty | None) -> list[str]:
     firm = int((sure.top_k_share >= SURE).sum())
     return [
         f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (Holm, 5%);"
-        f" {int((wide == 1).sum())} ranks are settled, the median 95% interval spans {int(np.median(wide))} places;"
-        f" {firm} of the top {k} are in it in {SURE:.1%} of samples"
+        f" {firm} are among the top {k} by I in {SURE:.1%} of bootstrap samples;"
+        f" the 95% interval of a rank spans {int(np.median(wide))} places (median), of {int((wide == 1).sum())} heads one"
     ]
 
 
 def _top_table(run: Run, results: Results) -> Any:
     import polars as pl
-    from rich.table import Table
 
     heads = pl.read_parquet(run.path / "tables" / "heads.parquet")
     rows = {(row["layer"], row["head"]): row for row in heads.iter_rows(named=True)}
@@ -218,16 +219,7 @@ def _top_table(run: Run, results: Results) -> Any:
         cells += [f"{row['top_k_share']:.0%}" for _ in share]
         cells += ["" if row.get(column) is None else f"{row[column]:.3g}" for _, column in shown]
         told.append(cells)
-    widths = [2 + max(map(len, column)) for column in zip(titles, *told, strict=True)]
-    fit = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) <= run.console.width)
-    table = Table(box=None, header_style="bold")
-    for title in titles[:fit]:
-        table.add_column(title, justify="right", no_wrap=True)
-    for cells in told:
-        table.add_row(*cells[:fit])
-    if fit < len(titles):
-        table.caption, table.caption_justify = f"not shown for want of room: {', '.join(titles[fit:])}", "left"
-    return table
+    return Fitted(titles, told, left=0)
 
 
 def _combined(run: Run, measured: Mapping[str, Measured], ask: SimpleNamespace) -> dict[str, list[Any]]:

@@ -131,6 +131,10 @@ def _forward(
         hint = "name others with --scores, or the span with --question-marker"
         raise HeadtoolError("no score is left to measure", hint=hint)
     query: measure.Query = ask.query if ask.query != "auto" else "last" if adapter.layout.causal else "first"
+    if query == "first" and adapter.layout.causal and set(names) - {"out", "resid"}:
+        run.console.warn(
+            "--query first: a decoder's first position sees itself alone, whatever its attention would choose"
+        )
     size = opt.number_or("auto", ask.batch_size, "--batch-size")
     facts |= {
         "examples": len(examples), "with_span": examples.with_span, "tokens": examples.tokens, "query": query,

@@ -134,10 +134,10 @@ def choose(
     if len(bad) > BAD_SHARE * total:
         raise HeadtoolError(
             f"{name}: {len(bad)} of {total} rows cannot be read; the first: {bad[0]}",
-            hint="see docs/formats.md for what rows look like",
+            hint=rows.LOOKS,
         )
     if not readable or shape is None:
-        raise HeadtoolError(f"{name}: there is no row in it", hint="see docs/formats.md for what rows look like")
+        raise HeadtoolError(f"{name}: there is no row in it", hint=rows.LOOKS)
     for named in mapping:
         may = {*itertools.chain(*shape.FIELDS), *getattr(shape, "MAY", mapping)}  # a plug-in's shape need not say
         if named not in may:
@@ -149,7 +149,7 @@ def choose(
     if subset is not None and subset < readable:
         kept = np.sort(np.random.default_rng(subset_seed).choice(readable, subset, replace=False))
     elif subset is not None and data is not None:
-        notes.append(f"all {readable} rows are used (fewer than --subset {subset})")
+        notes.append(f"every one of the {readable} rows is used (fewer than --subset {subset})")
     return Chosen(name, shape, limited, mapping, markers, readable, kept, notes)
 
 

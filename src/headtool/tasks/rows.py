@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headtool.errors import HeadtoolError, translate
+from headtool.errors import FAILED, HeadtoolError, translate
 from headtool.models.locate import expanded, refuse_dangling
 from headtool.record.files import sha256
 from headtool.tasks.example import RowError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
+LOOKS = 'a row is like {"text": ...} or {"premise": ..., "hypothesis": ..., "label": ...}; docs/formats.md has all'
 CHUNK = 4096  # rows of a Parquet file in memory at a time
 
 Row = tuple[str, Mapping[str, Any] | RowError]
@@ -50,6 +51,7 @@ class Source:
 
         datasets.disable_progress_bars()
         repository, *more = self.name.split(":")
+        unreachable = _unreachable(repository)
         config, split = (*more, None, None)[:2] if len(more) == 2 else (None, *more, None)[:2]
         try:
             files = datasets.load_dataset_builder(repository, config).config.data_files or {}
@@ -59,6 +61,9 @@ class Source:
             raise
         except Exception as error:  # the library raises many classes
             known = translate(error)
+            if unreachable is not None:
+                what = f"{self.name}: no file here, and {unreachable}"
+                raise HeadtoolError(what, hint=unreachable.hint, code=unreachable.code) from error
             if known is not None:
                 raise HeadtoolError(f"{self.name}: {known}", hint=known.hint, code=known.code) from error
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -68,6 +73,23 @@ class Source:
             split = next((s for s in ("validation", "test", "train") if s in found), next(iter(found)))
             found = found[split]
         return found
+
+
+def _unreachable(repository: str) -> HeadtoolError | None:
+    """Why the hub cannot be asked for a data set; then the library looks into its cache alone and does not try for long."""
+    import datasets
+    from huggingface_hub import HfApi, constants
+
+    if Path(repository).is_dir() or constants.is_offline_mode():
+        return None
+    try:
+        HfApi().dataset_info(repository, timeout=10)
+    except Exception as error:  # what the hub refuses, the library says as well
+        known = translate(error)
+        if known is not None and known.code == FAILED:
+            datasets.config.HF_HUB_OFFLINE = True
+            return known
+    return None
 
 
 def _check_inside(repository: str, files: list[str]) -> None:
@@ -89,7 +111,7 @@ def find(data: str) -> Source:
         if path.suffix.lower() not in SUFFIXES:
             raise HeadtoolError(f"{data}: files of this kind are not read", hint=f"the kinds are {', '.join(SUFFIXES)}")
         if path.stat().st_size == 0:
-            raise HeadtoolError(f"{data}: the file is empty", hint="see docs/formats.md for what rows look like")
+            raise HeadtoolError(f"{data}: the file is empty", hint=LOOKS)
         return Source(str(path), path)
     refuse_dangling(path, data)
     looks_like_path = path.suffix.lower() in SUFFIXES or data.startswith((".", "~", "/")) or data.count("/") > 1
@@ -124,9 +146,7 @@ def _json(file: Path) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         first = next(_lines(file), ("", RowError("")))
         if isinstance(first[1], RowError):  # no objects line by line either
-            raise HeadtoolError(
-                f"{file}: not JSON ({error})", hint="see docs/formats.md for what rows look like"
-            ) from error
+            raise HeadtoolError(f"{file}: not JSON ({error})", hint=LOOKS) from error
         yield from _lines(file)
         return
     if isinstance(content, dict):  # {"data": [...]}, {"train": [...]}, or a single row
@@ -135,7 +155,7 @@ def _json(file: Path) -> Iterator[Row]:
         ]
         content = lists[0] if len(lists) == 1 else [content]
     if not isinstance(content, list):
-        raise HeadtoolError(f"{file}: neither a list of objects nor one object a line", hint="see docs/formats.md")
+        raise HeadtoolError(f"{file}: neither a list of objects nor one object a line", hint=LOOKS)
     for number, row in enumerate(content):
         yield f"{file} row {number}", row if isinstance(row, dict) else RowError("not an object")
 

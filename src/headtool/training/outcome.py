@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headtool.console import Aligned
+from headtool.console import Aligned, Fitted
 from headtool.models.adapter import Adapter
 from headtool.models.locate import locate
 from headtool.record import session, tables
@@ -55,10 +55,13 @@ def summary(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
     facts, data, clock = run.manifest["model"], run.manifest["data"], run.clock
     head = (
         f" finetune  {facts['label']}  {facts['classes']} classes  {facts['trained']:,} of {facts['parameters']:,} parameters"
-        f"  {facts['dtype']} {facts['device']}  {data['train']['examples']:,} examples, evaluated on {data['eval']['examples']:,}"
+        f"  {facts['dtype']} {facts['device']}  {data['train']['examples']:,} examples"
     )
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
-    lines = [f" phases   {phases}"]
+    lines = [
+        f" data     trained on {data['train']['examples']:,} examples, evaluated on {data['eval']['examples']:,} others"
+    ]
+    lines.append(f" phases   {phases}")
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))
     if examples and tokens:
         lines.append(f" rate     {examples:,.1f} examples/s   {tokens:,.0f} tokens/s, evaluations included")
@@ -68,18 +71,16 @@ def summary(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def _course(evaluations: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.table import Table
-
-    shown = Table(box=None, header_style="bold")
-    for title in ("epoch", "step", "loss", "accuracy", "F1", "of"):
-        shown.add_column(title, justify="right", no_wrap=True)
+    told = []
     for each in evaluations:
         accuracy = f"{each['accuracy']:.1%}"
         if each["accuracy_se"] is not None:
             accuracy += f" ± {each['accuracy_se']:.1%}"
-        told = f"{each['epoch']:.3g}", f"{each['step']:,}", f"{each['loss']:.4f}"
-        shown.add_row(*told, accuracy, f"{each['f1_macro']:.3f}", f"{each['n']:,}")
-    return shown
+        told.append(
+            [f"{each['epoch']:.3g}", f"{each['step']:,}", f"{each['loss']:.4f}", accuracy, f"{each['f1_macro']:.3f}",
+             f"{each['n']:,}"]
+        )  # fmt: skip
+    return Fitted(("epoch", "step", "loss", "accuracy", "F1", "of"), told, left=0)
 
 
 def show_plan(run: Run, adapter: Adapter, train: Split, evaluate: Split, recipe: Recipe, lora: Lora | None) -> Path:

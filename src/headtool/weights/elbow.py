@@ -79,8 +79,10 @@ def _choose(curve: Mapping[str, Sequence[Any]], method: str) -> tuple[int, str]:
     strength = sharpness(np.array(curve["k"], float), np.array(curve["inertia"]))
     apart = curve["silhouette"][best]
     clear = strength >= CLEAR and apart is not None and apart > 0  # a bend of clusters that overlap says little
-    told = "elbow" if clear else "no clear elbow"
-    return k, f"{told}, strength {strength:.2f} of 1" + (f", silhouette {apart:.2f}" if apart is not None else "")
+    told = f"{'elbow' if clear else 'no clear elbow'}, strength {strength:.2f} of 1"
+    if apart is None:
+        return k, told
+    return k, f"{told}, silhouette {apart:.2f}{' (clusters that overlap)' if apart <= 0 else ''}"
 
 
 def sharpness(k: np.ndarray, inertia: np.ndarray) -> float:

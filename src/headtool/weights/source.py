@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 from headtool.errors import FAILED, HeadtoolError
 from headtool.models import checkpoint
-from headtool.models.locate import BUILT_IN, expanded, locate
+from headtool.models.locate import BUILT_IN, expanded, label_of, locate
 from headtool.weights.formats import FORMATS
 
 NO_CONFIG = "there is no config.json: what parameters are is told by their names, and heads are not known"
@@ -137,7 +137,7 @@ def open_checkpoint(given: str, *, allow_pickle: bool = False) -> Checkpoint:
         pickles = [] if {checkpoint.INDEX, checkpoint.SINGLE} & set(names) else checkpoint.pickle_files(names)
         if pickles:
             return _pickles(path, pickles, str(path), allow_pickle)
-        return _local(path, path.resolve().name, str(path), None)
+        return _local(path, label_of(path), str(path), None)
     from headtool.weights.remote import from_hub
 
     found = from_hub(given)

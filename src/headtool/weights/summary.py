@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from headtool.console import Aligned
+from headtool.console import Aligned, Fitted
 from headtool.record.clock import human_bytes
 from headtool.record.run import Run
 from headtool.weights.inspection import Inspection
@@ -42,11 +42,12 @@ def _changes(run: Run) -> list[str]:
 def closing(run: Run, found: Inspection) -> list[Any]:
     """The closing words: a line a block type, where time and memory went, what is left behind."""
     import polars as pl
-    from rich.table import Table
     from rich.text import Text
 
     facts, clock = run.manifest["model"], run.clock
-    head = f" inspect-weights  {facts['label']}  {facts['tensors']} tensors  {facts['parameters']:,} parameters"
+    looked_at = len({item.tensor.name for item in found.items})
+    seen = f"{looked_at} of " if looked_at < facts["tensors"] else ""
+    head = f" inspect-weights  {facts['label']}  {seen}{facts['tensors']} tensors  {facts['parameters']:,} parameters"
     head += f"  {', '.join(facts['dtypes'])}"
     frame = pl.read_parquet(run.path / "tables" / "parameters.parquet")
     by_type = (
@@ -59,17 +60,15 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         )
         .sort("n_params", descending=True)
     )  # fmt: skip
-    table = Table(box=None, header_style="bold", padding=(0, 0, 0, 1))
     titles = ["block type", "tensors", "parameters", "std", "sparsity", "rank", "resolved", "stable", "condition"]
     if not by_type["alpha"].is_null().all():
         titles.append("alpha")
-    for i, title in enumerate(titles):
-        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
+    told = []
     for row in by_type.head(SHOWN).iter_rows():
         numbers = ["" if value is None else f"{value:.3g}" for value in row[3:5]]
         numbers += ["" if value is None else f"{value:.1%}" for value in row[5:7]]
         numbers += ["" if value is None else f"{value:.3g}" for value in row[7:]]
-        table.add_row(*(row[0], str(row[1]), f"{row[2]:,}", *numbers)[: len(titles)])
+        told.append([row[0], str(row[1]), f"{row[2]:,}", *numbers][: len(titles)])
     medians = " and ".join(title for title in titles if title in ("condition", "alpha"))
     lines = [f" shown    a line a block type: means over its tensors, of {medians} the median"]
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
@@ -83,5 +82,6 @@ def closing(run: Run, found: Inspection) -> list[Any]:
         f" memory   {human_bytes(run.manifest['memory']['peak_rss'])} peak; the largest tensor has "
         f"{human_bytes(max(tensor.size for tensor in found.checkpoint.tensors))}"
     )
-    lines.append(f" left     {run.left()}")
-    return [Text(head, style="bold"), table, Aligned(lines)]
+    page = ("embedding.md",) if (run.path / "embedding.md").is_file() else ()
+    lines.append(f" left     {run.left(*page)}")
+    return [Text(head, style="bold"), Fitted(titles, told, gap=1), Aligned(lines)]

@@ -17,7 +17,7 @@ def over_visible(x: torch.Tensor, sites: Sites) -> torch.Tensor:
     if sites.reach == "all":
         return x.sum(-1)
     if sites.reach == "earlier" and not x.is_cuda:  # on a GPU its many small sums take longer than what they leave out
-        return _triangle(x, sites.visible[0, 0])
+        return _triangle(x)
     return x.masked_fill(~sites.visible, 0).sum(-1)  # not times 0: a hidden key's score may not be a number
 
 
@@ -31,12 +31,12 @@ def over_hidden(x: torch.Tensor, sites: Sites) -> torch.Tensor:
     return x.flatten(2) @ hidden.unsqueeze(-1)
 
 
-def _triangle(x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Row sums of a lower triangle: what is left of a block of rows as it is, the block on the diagonal by its mask."""
+def _triangle(x: torch.Tensor) -> torch.Tensor:
+    """Row sums of a lower triangle: what is left of a block of rows as it is, of the block on the diagonal its own triangle."""
     sums = []
     for start in range(0, x.shape[2], ROWS):
         stop = min(start + ROWS, x.shape[2])
         rows = x[:, :, start:stop]
-        found = rows[..., start:stop].masked_fill(~visible[start:stop, start:stop], 0).sum(-1)
+        found = rows[..., start:stop].tril().sum(-1)
         sums.append(found + rows[..., :start].sum(-1) if start else found)
     return torch.cat(sums, 2)

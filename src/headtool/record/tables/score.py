@@ -134,7 +134,7 @@ TABLES = (
         ),
     ),
     Table(
-        "importance", 1, "What the loss loses without each head (ablation), and how sure that is.", KEY,
+        "importance", 1, "How much the loss rises without each head (ablation), and how sure that is.", KEY,
         (LAYER, HEAD, *IMPORTANCE),
     ),
     Table(
