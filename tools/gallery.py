@@ -30,7 +30,7 @@ SHOWN = (
             "headtool report before after --out joined",
         ),
         (
-            ("joined/figures/heads.png", "report-heads", "What the loss loses without a head, its gradient, how far it moved."),
+            ("joined/figures/heads.png", "report-heads", "How much the loss rises without a head, its gradient, how far it moved."),
             ("joined/figures/fig_I_vs_U.png", "report-update", "Importance against the update of the weights."),
             ("joined/figures/fig_Ipre_vs_Ipost.png", "report-importance", "Importance before against after."),
             ("joined/figures/fig_stats.png", "report-statistics", "Each statistic with its interval and what chance gives."),

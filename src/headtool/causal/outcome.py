@@ -154,6 +154,17 @@ def _verdict(of: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     return [f"`{first}`: {'; '.join(said + covered)}."] if said or covered else []
 
 
+def _against(dataset: str, of: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """How the first configuration stands against the baselines, in a line."""
+    first = next(iter(of))
+    said = []
+    for metric in ("mae", "pinball_80"):
+        own, others = of[first].get(metric), [(name, of.get(name, {}).get(metric)) for name in BASELINES]
+        ratios = [f"{own / other:.2f} times {name}'s" for name, other in others if own is not None and other]
+        said += [f"{SHOWN[metric]} {', '.join(ratios)}"] if ratios else []
+    return [f" against  {dataset}, {first}: {'; '.join(said)}"] if said else []
+
+
 def _told(metric: str, value: float | None) -> str:
     if value is None:
         return ""
@@ -175,7 +186,7 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
     for dataset in next(iter(found.values()))["results"]:
         of = {name: part["results"][dataset] for name, part in found.items()}
         told += [[dataset, name, *(_told(m, each.get(m)) for m in metrics)] for name, each in of.items()]
-        lines += [f" against  {dataset}: {line.replace('`', '')}" for line in _verdict(of)]
+        lines += _against(dataset, of)
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
     lines.append(f" phases   {phases}")
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))

@@ -199,8 +199,8 @@ def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
 
 def _heads(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first cases of a kind by layer and head."""
-    named = [f"{row['layer']}.{row['head']}" for row in rows[:SHOWN]]
-    return f": {' '.join(named)}{' ...' if len(rows) > SHOWN else ''}" if named else ""
+    named = [f"L{row['layer']}H{row['head']}" for row in rows[:SHOWN]]
+    return f"{' '.join(named)}{' ...' if len(rows) > SHOWN else ''}; " if named else ""
 
 
 def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[Any]:
@@ -228,8 +228,8 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
             told.append(Fitted((f"{label}statistic", mean, "95% interval", "n", "chance", "p"), rows))
         if each.cases.thresholds:
             found = (
-                f"{kind.replace('_', ' ')} {each.cases.count(kind)}{_heads(each.cases.found[kind])}"
-                f" (chance {each.cases.expected[kind]:.1f})"
+                f"{kind.replace('_', ' ')} {each.cases.count(kind)} ({_heads(each.cases.found[kind])}"
+                f"chance {each.cases.expected[kind]:.1f})"
                 for kind in each.cases.found
             )
             closing.append(f" cases    {label}{'   '.join(found)}")

@@ -27,7 +27,7 @@ def scatter(
 ) -> Figure:
     """A column a title: a table of heads, and the (layer, head) pairs of each kind of case; a row a y. Panels share their axes.
 
-    Bars: the interval of importance over examples, or, of several seeds, one standard deviation. Cases are named LAYER.HEAD.
+    Bars: the interval of importance over examples, or, of several seeds, one standard deviation. Cases are named, as L2H7.
     """
     from matplotlib.figure import Figure
 
@@ -62,7 +62,13 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
         points = {c: chosen[c].to_numpy() for c in (x, y)}
         for layer, head, along, up in chosen.select("layer", "head", x, y).head(NAMED).rows() if kind else ():
             axis.annotate(
-                f"{layer}.{head}", (along, up), (5, 4), textcoords="offset points", fontsize=6.5, color=colour, zorder=4
+                f"L{layer}H{head}",
+                (along, up),
+                (5, 4),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=colour,
+                zorder=4,
             )
         axis.errorbar(
             points[x], points[y], **_bars(chosen, x, y), fmt=marker, color=colour, markersize=6 if kind else 3.5,
