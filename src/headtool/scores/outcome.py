@@ -200,7 +200,8 @@ def _top_table(run: Run, results: Results) -> Any:
         if name in heads.columns
     ]
     told_sure = "top_k_share" in heads.columns and heads["top_k_share"].null_count() < heads.height
-    share = [f"in top {run.manifest['top_k']}"] if told_sure else []
+    by = " by combined" if "I" in heads.columns else ""
+    share = [f"in top {run.manifest['top_k']}{by}"] if told_sure else []
     titles = [
         "layer",
         "head",

@@ -46,7 +46,9 @@ class Clustered:
         from headtool.figures.clusters import elbow, projection
 
         words = [json.loads(each)[:3] for each in self.tables["inspect.clusters"]["representatives"]]
-        made = {"projection": projection(self.projected, self.cluster_of, self.centres, words, self.title)}
+        drawn, tokens = len(self.cluster_of), len(self.tables["inspect.tokens"]["token_id"])
+        title = self.title if drawn == tokens else f"{self.title}, of which {drawn:,} are drawn"
+        made = {"projection": projection(self.projected, self.cluster_of, self.centres, words, title)}
         if self.tables["inspect.elbow"]["k"]:
             made["elbow"] = elbow(self.tables["inspect.elbow"], self.k, f"{self.title}: {self.told}")
         return made

@@ -30,7 +30,9 @@ SCORES: Mapping[str, Score] = {
     ),
     "task": Score("task attention", "1/token", "mean attention to a token of the task span"),
     "combined": Score(
-        "combined rank", "rank", "r(out) + lambda_ent r(ent) + lambda_task r(task), r the rank among the heads"
+        "combined ranks, large is high",
+        "rank",
+        "r(out) + lambda_ent r(ent) + lambda_task r(task), r the rank among the heads",
     ),
     "previous": Score("previous token", "1", "share of attention to the token before, on repeated random tokens"),
     "first": Score("first token", "1", "share of attention to the first token, on repeated random tokens"),
@@ -123,7 +125,8 @@ TABLES = (
             HEAD,
             Column("kv_head", "Int32", "", "key/value head of the head"),
             *(Column(name, "Float64", SCORES["combined"].unit, "as in scores_combined")
-              for name in ("combined", "combined_low", "combined_high", "top_k_share")),
+              for name in ("combined", "combined_low", "combined_high")),
+            Column("top_k_share", "Float64", "1", "as in scores_combined"),
             Column("{score}_raw", "Float64", "see methods", "as in scores_raw"),
             Column("{score}_se", "Float64", "see methods", "as in scores_raw"),
             Column("{score}_n", "Int64", "examples", "as in scores_raw"),
