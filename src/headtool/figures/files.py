@@ -11,7 +11,7 @@ from headtool.record.files import whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 150
+DPI = 130
 
 
 def png(figure: Figure) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headtool.figures.places import settle
+from headtool.figures.places import labelled, settle
 from headtool.record.tables import SCORES
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 0.28  # inches
-ROOMY = 24  # up to this many rows or columns each is labelled
 LEFT, ABOVE, BELOW = 0.5, 0.3, 0.4  # inches about all panels
 BESIDE, BETWEEN = 0.95, 0.35  # inches beside a panel, for its colours, and above it
 
@@ -32,6 +31,7 @@ def heatmaps(
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     layers, n = int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1  # type: ignore[arg-type]
     across = min(len(columns), most_across or (2 if n > 16 else 3 if n > 8 else 4))
@@ -59,13 +59,13 @@ def heatmaps(
         axis.set_title(f"{score}: {facts.title}{unit}" if facts else score, fontsize=8)
         axis.tick_params(labelsize=6)
         lowest = i + across >= len(columns)
-        axis.set_xticks(_places(n) if lowest else [])
-        axis.set_yticks(_places(layers) if along == 0 else [])
+        axis.set_xticks(labelled(n) if lowest else [])
+        axis.set_yticks(labelled(layers) if along == 0 else [])
         if lowest:
             axis.set_xlabel("head", fontsize=7)
         if along == 0:
             axis.set_ylabel("layer", fontsize=7)
-        bar = figure.colorbar(image, cax=place(x + wide + 0.1, y, 0.12, high)).ax
+        bar = figure.colorbar(image, cax=place(x + wide + 0.1, y, 0.12, high), ticks=MaxNLocator(4)).ax
         bar.tick_params(labelsize=6)
         bar.yaxis.get_offset_text().set(fontsize=6)
     settle(figure, 0.22, 0.25)
@@ -77,8 +77,3 @@ def _colours(grid: np.ndarray) -> dict[str, Any]:
     low, high = (float(f(grid[np.isfinite(grid)], initial=0.0)) for f in (np.min, np.max))
     most = max(-low, high)
     return {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if low < 0 < high else {"cmap": "viridis"}
-
-
-def _places(count: int) -> np.ndarray:
-    """Where a row or column of so many is labelled."""
-    return np.arange(0, count, 1 if count <= ROOMY else 8 if count > 64 else 4)

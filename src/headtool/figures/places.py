@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def labelled(count: int) -> range:
+    """Which of so many rows or columns have their number beside them."""
+    return range(0, count, 1 if count <= 12 else 2 if count <= 24 else 4 if count <= 64 else 8)
+
+
 def settle(figure: Figure, below: float = 0.3, beside: float = 0.3) -> None:
     """Put every title on its panel, and every label so many inches below and beside it.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headtool.figures.places import settle
+from headtool.figures.places import labelled, settle
 from headtool.record.tables.weights import BLOCK_TYPES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def ranks(columns: Mapping[str, Sequence[Any]], title: str) -> Figure:
         image = axis.imshow(grid, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(told, fontsize=9)
         axis.set_xticks(range(len(kinds)), kinds, rotation=90, fontsize=8)
-        axis.set_yticks(np.arange(0, layers, 1 if layers <= 24 else 4 if layers <= 64 else 8))
+        axis.set_yticks(labelled(layers))
         axis.tick_params(labelsize=8)
         if layers <= WRITTEN:
             for (row, column), value in np.ndenumerate(grid):

@@ -49,6 +49,7 @@ def spectra(layers: Sequence[int], kinds: Sequence[str], curves: Sequence[np.nda
         axis.add_collection(LineCollection(lines, colors=shades, linewidths=0.9, alpha=0.8))
         axis.set_yscale("log")
         axis.autoscale_view()
+        axis.set_xticks([0, 0.5, 1])
         axis.yaxis.set_major_formatter(plain)
         axis.minorticks_off()
         axis.set_title(f"{name} ({len(mine)})", fontsize=9)
