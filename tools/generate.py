@@ -133,7 +133,7 @@ def errors_page() -> str:
         f"What headtool refuses: {sum(map(len, found.values()))} calls, each of which a test makes. The line is on stderr, after",
         "`headtool: error: `, with a hint below; `...` is another library's. Exit code 2: what was asked for cannot be, and nothing",
         "is left behind; 1: it failed, and the same call may go on where it stopped. Interrupted runs leave with 130 (Ctrl-C) or 143",
-        "(SIGTERM). `--debug` shows the traceback.\n",
+        "(SIGTERM), and with 141 where nobody reads stdout any more (`| head`). `--debug` shows the traceback.\n",
     ]
     for name, group in found.items():
         command = name.replace("_", "-")

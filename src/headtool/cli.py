@@ -130,7 +130,9 @@ def _plug_in(app: typer.Typer, entry: EntryPoint, load: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C, 143 SIGTERM."""
+    """Run the command line. Exit codes: 0 done, 1 it failed, 2 asked for something impossible, 130 Ctrl-C,
+    141 nobody reads stdout any more, 143 SIGTERM.
+    """
     _settle_streams()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its C++ warns of, it says once a process and past us
     _on(signal.SIGTERM, _stop)
