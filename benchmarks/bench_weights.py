@@ -6,7 +6,7 @@ Synthetic bf16 checkpoints (normal weights, shards of about 300 MB) with the sha
 Qwen3-4B, and a real BERT where --bert names one. Each engine runs in a process of its own, one after the other:
 
     headtool      headtool inspect-weights, everything by default: statistics, spectra, heads, tables, figures
-    tables        the same without figures
+    tables        the same without figures: the best of three
     moments       headtool inspect-weights --spectrum none, without figures: the best of five
     transformers  from_pretrained, then for each matrix torch.linalg.matrix_rank in float32, mean, std, min, max, sparsity
     weightwatcher from_pretrained, then WeightWatcher().analyze() (by --peers PYTHON where it is installed elsewhere; left
@@ -39,7 +39,7 @@ SHAPES = {
            "num_key_value_heads": 8, "vocab_size": 151936, "head_dim": 128},
 }  # fmt: skip
 SHARD = 300e6
-AGAIN = {"moments": 5}  # a second each, beside a floor that is the best of several
+AGAIN = {"tables": 3, "moments": 5}  # beside a floor that is the best of several
 PEERS = {
     "transformers": "loading with transformers, `matrix_rank` of each matrix", "weightwatcher": "weightwatcher `analyze`",
 }  # fmt: skip
