@@ -74,7 +74,7 @@ def test_one_of_two_is_killed(stage, tmp_path, name, lost):
     assert ranks[lost].wait() == -signal.SIGKILL
     left = ranks[1 - lost]
     left.send(signal.SIGTERM)
-    assert left.wait() in (1, 143), left.err
+    assert left.wait() in (1, 143, -signal.SIGTERM), left.err  # the signal may come when all has been said
     assert one_line(left.err), left.err
     again = through(warm, job, tmp_path / "run")
     assert again == (through(warm, job, tmp_path / "undisturbed") if name in TRAININGS else stage.expected(job))
