@@ -42,23 +42,11 @@ def test_its_own_configuration_names_the_same_run(command, tmp_path, capsys, mon
     assert f" {command}  {model}  " in again.err
 
 
+V_ALONE = "demo --sites v --bits 31 --layers first --seeds 1".split()  # noqa: SIM905
+
+
 def test_calibration_is_of_a_run_by_its_content(tmp_path, capsys):
-    more = (
-        "demo",
-        "--sites",
-        "v",
-        "--bits",
-        "31",
-        "--layers",
-        "first",
-        "--sequences",
-        "6",
-        "--seeds",
-        "1",
-        "--runs",
-        "1",
-        "-q",
-    )
+    more = (*V_ALONE, "--sequences", "6", "--runs", "1", "-q")
     assert call(capsys, "inject", *more, "--calibrate", "6", "--out", tmp_path / "first").code == 0
     given = ("--calibration", tmp_path / "first" / "calibration.json", "--out", tmp_path / "run")
     assert call(capsys, "inject", *more, *given).code == 0
@@ -67,21 +55,7 @@ def test_calibration_is_of_a_run_by_its_content(tmp_path, capsys):
 
 
 def test_how_often_costs_are_measured_is_part_of_an_injection(tmp_path, capsys):
-    more = (
-        "demo",
-        "--sites",
-        "v",
-        "--bits",
-        "31",
-        "--seeds",
-        "1",
-        "--sequences",
-        "1",
-        "--dtype",
-        "fp32",
-        "--out",
-        tmp_path / "run",
-    )
+    more = (*V_ALONE, "--sequences", "1", "--out", tmp_path / "run")
     assert call(capsys, "inject", *more, "--runs", "2", "-q").code == 0
     other = call(capsys, "inject", *more, "--runs", "3")
     assert (other.code, "it differs in --runs" in other.err) == (2, True)

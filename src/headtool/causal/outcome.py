@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,27 +142,21 @@ def summary(manifest: Mapping[str, Any], found: Mapping[str, Part], what: str) -
 
 def _verdict(of: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     first = next(iter(of))
-    said = []
-    for metric in ("mae", "mdae", "pinball_80"):
-        own = of[first].get(metric)
-        for baseline in BASELINES:
-            other = of.get(baseline, {}).get(metric)
-            if own is not None and other:
-                said.append(f"{SHOWN[metric]} is {own / other:.2f} times that of `{baseline}`")
     inside = of[first].get("picp_95")
     covered = [] if inside is None else [f"{inside:.1%} of the values are inside the 95% interval"]
-    return [f"`{first}`: {'; '.join(said + covered)}."] if said or covered else []
+    said = _ratios(of, ("mae", "mdae", "pinball_80")) + covered
+    return [f"`{first}`: {'; '.join(said)}."] if said else []
 
 
-def _against(dataset: str, of: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """How the first configuration stands against the baselines, in a line."""
-    first = next(iter(of))
-    said = []
-    for metric in ("mae", "pinball_80"):
-        own, others = of[first].get(metric), [(name, of.get(name, {}).get(metric)) for name in BASELINES]
-        ratios = [f"{own / other:.2f} times {name}'s" for name, other in others if own is not None and other]
-        said += [f"{SHOWN[metric]} {', '.join(ratios)}"] if ratios else []
-    return [f" against  {dataset}, {first}: {'; '.join(said)}"] if said else []
+def _ratios(of: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:
+    """Each metric of the first configuration as so many times the baselines'."""
+    own, said = of[next(iter(of))], []
+    for metric in metrics:
+        others = {name: of.get(name, {}).get(metric) for name in BASELINES}
+        told = [f"{mine / other:.2f} times {name}'s" for name, other in others.items()
+                if (mine := own.get(metric)) is not None and other]  # fmt: skip
+        said += [f"{SHOWN[metric]} {', '.join(told)}"] if told else []
+    return said
 
 
 def _told(metric: str, value: float | None) -> str:
@@ -186,7 +180,8 @@ def closing(run: Run, found: Mapping[str, Part]) -> list[Any]:
     for dataset in next(iter(found.values()))["results"]:
         of = {name: part["results"][dataset] for name, part in found.items()}
         told += [[dataset, name, *(_told(m, each.get(m)) for m in metrics)] for name, each in of.items()]
-        lines += _against(dataset, of)
+        if said := _ratios(of, ("mae", "pinball_80")):
+            lines.append(f" against  {dataset}, {next(iter(of))}: {'; '.join(said)}")
     phases = "   ".join(f"{name} {seconds:.1f} s" for name, seconds in clock.wall.items())
     lines.append(f" phases   {phases}")
     examples, tokens = (clock.rate(name, "train") for name in ("examples", "tokens"))
