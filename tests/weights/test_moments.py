@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from headtool.weights.examine import Held, Wish, examine
 from headtool.weights.moments import Moments
+from headtool.weights.scratch import LARGEST, scratch
 
 VALUES = (0.0, -0.0, 1e-30, -1e-40, 1e-8, -3e-3, 1.0, -2.5, 1e9, -1e30, math.inf, -math.inf, math.nan)
 
@@ -50,3 +52,35 @@ def test_one_that_is_not_a_number_in_a_matrix_of_several_pieces(shape, at):
     seen = examine(Held(matrix, 2.0**-23), Wish())
     assert (seen.method, seen.numbers["n_nan"]) == ("skipped:not finite", 1)
     np.testing.assert_allclose(seen.numbers["std"], np.nanstd(matrix.astype(np.float64)), rtol=1e-6)
+
+
+def test_scratch_is_a_threads_own_and_large_ones_are_not_kept():
+    kind = np.dtype(np.float32)
+    mine = scratch("squares", 100, kind)
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(scratch, "squares", 100, kind).result()
+    assert np.shares_memory(mine, scratch("squares", 50, kind))
+    assert not np.shares_memory(mine, theirs)
+    assert not np.shares_memory(mine, scratch("squares", 100, np.dtype(np.float64)))
+    large = scratch("squares", LARGEST + 1, kind)
+    assert large.size > LARGEST
+    assert not np.shares_memory(large, scratch("squares", LARGEST + 1, kind))
+    assert scratch("squares", 1000, kind).ctypes.data % 64 == 0
+
+
+def test_one_thread_that_goes_from_shape_to_shape():
+    """Several tensors share their room: what one leaves there is not another's."""
+    rng = np.random.default_rng(0)
+    parts = [
+        rng.normal(size=shape).astype(kind) for shape in ((3, 50), (50, 3), (7, 900), (1, 1)) for kind in ("f4", "f8")
+    ]
+    both = [Moments(1e-8, sides=sides) for sides in ("rows", "columns", "")]
+    for part in parts * 2:
+        for moments in both:
+            moments.add(part if moments.sides != "columns" else part[:, :1])
+    everything = np.concatenate([part.ravel() for part in parts * 2]).astype(np.float64)
+    for moments in (both[0], both[2]):
+        np.testing.assert_allclose(
+            moments.sums, [float((everything**k).sum()) for k in (1, 2, 3, 4)], rtol=1e-4, atol=1e-3
+        )
+        assert (moments.low, moments.high, moments.n) == (everything.min(), everything.max(), everything.size)

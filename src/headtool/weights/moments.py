@@ -9,10 +9,24 @@ from typing import Literal
 
 import numpy as np
 
+from headtool.weights.scratch import scratch
+
 SAFE = (1e-9, 1e9)  # largest |x| of a piece between which float32 holds the sums of fourth powers
 TINY = 1e-15  # below this float32 does not hold a square to a thousandth
 LOPSIDED = 0.1  # |mean| over the standard deviation from which raw moments lose digits
 SIDES = Literal["rows", "columns", ""]
+
+
+class Room:
+    """Where the squares of a piece and the sums of its rows go, and ones to add up with; for all pieces of a shape."""
+
+    def __init__(self, piece: np.ndarray) -> None:
+        rows, cols = piece.shape
+        self.flat = scratch("squares", piece.size, piece.dtype)
+        self.squares = self.flat.reshape(rows, cols)
+        ones = np.ones(max(rows, cols), piece.dtype)
+        self.down, self.across = ones[:rows], ones[:cols]
+        self.by_row = np.empty(rows, piece.dtype)
 
 
 @dataclass
@@ -39,18 +53,22 @@ class Moments:
     row: float = 0.0  # largest sum of squares of a row
     column: float = 0.0  # largest sum of squares of a column
     columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
-    _space: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _reach: float = 0.0  # what has no square above it lies between the extremes so far
+    _room: Room | None = None
 
     def add(self, piece: np.ndarray) -> None:
         """Take in a piece, which is left as it is."""
         if not piece.size:
             return
         x = piece.astype(np.float64, copy=False) if self.exact else piece
-        squares, ones = self._room(x)
+        room = self._room
+        if room is None or room.squares.shape != x.shape or room.squares.dtype != x.dtype:
+            room = self._room = Room(x)
         plain = self.scale == 1.0 and self.centre == 0.0
         shifted = x if plain else x * self.scale - self.centre
-        np.multiply(shifted, shifted, out=squares)
-        largest = float(np.maximum.reduce(squares, None))
+        np.multiply(shifted, shifted, out=room.squares)
+        squares = room.flat
+        largest = float(np.maximum.reduce(squares))
         if x.dtype == np.float32 and not SAFE[0] ** 2 < largest < SAFE[1] ** 2 and (largest or x.any()):
             return self.add(x.astype(np.float64))
         if not math.isfinite(largest) and not (known := np.isfinite(x)).all():
@@ -59,45 +77,35 @@ class Moments:
             self.n_inf += x.size - int(known.sum()) - nans
             self.sides, self.columns = "", 0.0  # what is left of it has no sides, and no spectrum
             return self.add(x[known][None])
-        if not plain or not self._within(largest, x.dtype.type):
-            self.low = min(self.low, float(np.minimum.reduce(x, None)))
-            self.high = max(self.high, float(np.maximum.reduce(x, None)))
+        if not (plain and largest < self._reach):  # most pieces hold no extreme, and need not be searched
+            self._extremes(x)
         self.n += x.size
         near = 1.001 * self.zero_eps**2  # squares tell quickly where no value can be that small
-        if not plain or self.zero_eps < TINY or float(np.minimum.reduce(squares, None)) <= near:
+        if not plain or self.zero_eps < TINY or float(np.minimum.reduce(squares)) <= near:
             self.zeros += int(np.count_nonzero(np.abs(x) <= self.zero_eps))
-        flat, flat2 = shifted.ravel(), squares.ravel()
         if self.sides == "columns":
-            by_column = ones[: x.shape[0]] @ squares
+            by_column = room.down @ room.squares
             self.columns = self.columns + by_column.astype(np.float64)
             second = _total(by_column)
         else:  # as sums of rows it is exact to two more digits than as one product of all with all
-            by_row = squares @ ones[: x.shape[1]]  # BLAS adds up three times faster than sum(1)
+            by_row = np.dot(room.squares, room.across, out=room.by_row)  # BLAS adds up three times faster than sum(1)
             if self.sides:
                 self.row = max(self.row, float(by_row.max()))
             second = _total(by_row)
         # Rows times the same few ones: half the memory that a product with as many ones as values goes through.
-        first = _total(shifted @ ones[: x.shape[1]])
-        for i, more in enumerate((first, second, float(flat2 @ flat), float(flat2 @ flat2))):
+        first = _total(np.dot(shifted, room.across, out=room.by_row))
+        for i, more in enumerate((first, second, float(squares @ shifted.reshape(-1)), float(squares @ squares))):
             self.sums[i] += more
 
-    def _within(self, largest: float, dtype: Callable[[float], np.floating]) -> bool:
-        """Do values with no square above this lie between the extremes so far? Most pieces do, and need not be searched."""
-        bound = dtype(min(-self.low, self.high))
-        return bool(bound > 0 and largest < bound * bound)
+    def _extremes(self, x: np.ndarray) -> None:
+        self.low = min(self.low, float(np.minimum.reduce(x, None)))
+        self.high = max(self.high, float(np.maximum.reduce(x, None)))
+        self._reach = max(min(-self.low, self.high), 0.0) ** 2
 
     def end_block(self) -> None:
         """All rows of a block of columns have been added."""
         self.column = max(self.column, float(np.max(self.columns)))
         self.columns = 0.0
-
-    def _room(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Room for the squares of a piece, and ones to sum its rows and columns with; kept from piece to piece."""
-        longest = max(x.shape)
-        squares, ones = self._space.get(x.dtype, (np.empty(0), np.empty(0)))
-        if squares.size < x.size or ones.size < longest:
-            squares, ones = self._space[x.dtype] = np.empty(x.size, x.dtype), np.ones(longest, x.dtype)
-        return squares[: x.size].reshape(x.shape), ones
 
     @property
     def mean(self) -> float:
@@ -147,13 +155,15 @@ def _total(x: np.ndarray) -> float:
 
 
 def again(first: Moments, pieces: Callable[[], Iterable[np.ndarray]]) -> Moments:
-    """The moments in float64 about the mean, from two more passes over the pieces; first has been over them once."""
+    """The moments in float64 about the mean, from one more pass over the pieces, or two; first has been over them once."""
     largest = max(abs(first.low), abs(first.high)) if first.n else 0.0
     wild = largest and not 1e-60 < largest < 1e60  # fourth powers would leave float64
     scale = 2.0 ** -max(min(math.frexp(largest)[1], 1000), -1000) if wild else 1.0
-    about_zero = Moments(first.zero_eps, scale=scale, exact=True)
-    for piece in pieces():
-        about_zero.add(piece)
+    about_zero = first
+    if not first.exact or wild:
+        about_zero = Moments(first.zero_eps, scale=scale, exact=True)
+        for piece in pieces():
+            about_zero.add(piece)
     centred = Moments(first.zero_eps, centre=about_zero.mean, scale=scale, exact=True)
     for piece in pieces():
         centred.add(piece)

@@ -10,6 +10,7 @@ from headtool.weights import spectrum
 from headtool.weights.examine import PIECE, SMALL, Seen, row_by_row
 from headtool.weights.formats import FORMATS, widener
 from headtool.weights.plan import Item
+from headtool.weights.scratch import scratch
 from headtool.weights.source import Checkpoint
 from headtool.weights.spectrum import Spectrum
 
@@ -43,7 +44,7 @@ class Stored:
 
     def each(self, seen: Seen) -> None:
         count, size = self.rows * self.cols, self.bits.itemsize
-        codes, wide = np.empty(min(count, PIECE), self.bits), np.empty(min(count, PIECE), self.wide)
+        codes, wide = scratch("codes", min(count, PIECE), self.bits), scratch("wide", min(count, PIECE), self.wide)
         for start in range(0, count, PIECE):
             part, values = codes[: count - start], wide[: count - start]
             self._read(start * size, _bytes(part))
