@@ -101,6 +101,12 @@ def complete_causal(incomplete: str) -> list[str]:
     return _runs(incomplete, "causal-train")
 
 
+def newest_scored(most: int = 3) -> list[str]:
+    """The newest finished runs of score in the folder that runs go to by default, newest first."""
+    found = [run for run in complete_scored(f"runs{os.sep}") if not run.endswith(os.sep)]
+    return sorted(found, key=lambda run: (Path(run) / "manifest.json").stat().st_mtime, reverse=True)[:most]
+
+
 def _runs(incomplete: str, command: str | None) -> list[str]:
     def fits(folder: Path) -> bool:
         try:

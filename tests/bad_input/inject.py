@@ -26,6 +26,7 @@ CASES = (
     case(f"inject demo --sequences {10**22}", "invalid value for '--sequences': ..."),
     case("inject demo --epsilon q@o", "--epsilon q@o needs K = V, and they differ"),
     case("inject demo --harm 0", "--harm 0.0: not above 0 and below inf"),
+    case("inject demo --harm-floor nan", "--harm-floor nan: not a number from 0"),
     case("inject demo --margin 0.7", "--margin 0.7: not above 0 and below 0.5"),
     case("inject demo --lr -1", "--lr -1.0: not a number above 0"),
     case("inject demo --phase backward --steps 0", "--steps 0: the loss before the first step is there anyway"),

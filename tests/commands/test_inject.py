@@ -84,8 +84,9 @@ def test_the_tables_agree_with_each_other(whole):
         assert row["flagged_high"] == pytest.approx(1 - 0.05 ** (1 / 6))
     finite = trials.filter(~pl.col("nonfinite"))
     np.testing.assert_allclose(finite["loss_injected"] - finite["loss_base"], finite["loss_diff"], atol=1e-9)
-    harmful = (finite["loss_diff"].abs() > 0.01 * finite["loss_base"].abs()).to_list()
-    assert harmful == [outcome == "harmful" for outcome in finite["outcome"]]
+    for row in finite.iter_rows(named=True):
+        change = abs(row["loss_diff"])
+        assert (row["outcome"] == "harmful") == (change > 0.01 * abs(row["loss_base"]) and change > 1e-4)
     for row in trials.iter_rows(named=True):
         assert int(row["before_bits"], 16) ^ int(row["after_bits"], 16) == 1 << row["bit"]
         if row["before"] is not None:
@@ -322,6 +323,19 @@ def test_a_population_that_is_smaller_than_its_sample(tmp_path, capsys):
     assert trials.height == 2 * 16 * table(tmp_path / "run", "sequences").filter(part="trial")["length"].sum()
 
 
+def test_harm_has_a_floor_in_nats(whole, tmp_path):
+    """The demo model knows its rows: of a loss of 0.0004 nats a hundredth is nothing."""
+    without = headtool.inject("demo", out=tmp_path / "run", harm_floor=0, **SMALL)
+    drop = pl.exclude("ms")
+    assert_frame_equal(table(without).select(drop).drop("outcome"), table(whole).select(drop).drop("outcome"))
+    was, now = table(without)["outcome"], table(whole)["outcome"]
+    changed = table(whole).filter(was != now)
+    assert changed.height > 0
+    assert (changed["loss_diff"].abs() <= 1e-4).all()
+    assert set(was.filter(was != now)) == {"harmful"}
+    assert set(changed["outcome"]) == {"benign"}
+
+
 WRONG = [
     (["--sites", "q,z"], "there is no site named 'z'"),
     (["--bits", "32"], "a float32 has bits 0 to 31"),
@@ -333,6 +347,7 @@ WRONG = [
     (["--detect", "rang"], "there is no detector named 'rang'"),
     (["--epsilon", "q@o"], "needs K = V, and they differ"),
     (["--harm", "0"], "--harm 0.0: not above 0"),
+    (["--harm-floor", "-1"], "--harm-floor -1.0: not a number from 0"),
     (["--sample", "--margin", "0.7"], "--margin 0.7: not above 0 and below 0.5"),
     (["--phase", "backward", "--lr", "-1"], "--lr -1.0: not a number above 0"),
     (["--phase", "backward", "--steps", "0"], "the loss before the first step is there anyway"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -163,6 +164,18 @@ def test_real_runs_of_forward_scores(tmp_path, capsys, monkeypatch):
     }  # fmt: skip
     assert stats["n_important_but_static"] is None
     assert not list(out.glob("fig_*")) + list(out.glob("*.jsonl"))
+
+
+def test_without_a_run_the_newest_are_named(pairs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "report").err.endswith("hint: a run directory, as 'headtool score' prints it\n")
+    for name, age in (("old", 100), ("older", 1000), ("new", 0)):
+        shutil.copytree(pairs[1][0], tmp_path / "runs" / name)
+        manifest = tmp_path / "runs" / name / "manifest.json"
+        os.utime(manifest, (manifest.stat().st_atime, manifest.stat().st_mtime - age))
+    said = call(capsys, "report")
+    assert said.code == 2
+    assert said.err.endswith("; the newest in runs: runs/new runs/old runs/older\n")
 
 
 def test_runs_of_other_rows_and_of_one_side_are_told(pairs, tmp_path, capsys):

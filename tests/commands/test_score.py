@@ -42,6 +42,8 @@ def test_a_run_leaves_what_the_docs_say(whole):
     for file in ("figures/heads.png", "figures/heads.svg", "config.yaml", "run.log", "eval_subset.json"):
         assert (whole / file).stat().st_size > 0
     assert not (whole / "parts").exists()
+    assert set(manifest["even"]) == {"ent", "task", "induction"}
+    assert manifest["even"]["ent"] < table(whole, "scores_raw")["ent_raw"].min()
     metadata = pl.read_parquet_metadata(whole / "tables" / "heads.parquet")
     assert metadata["headtool.identity"] == manifest["identity"]
 

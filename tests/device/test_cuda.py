@@ -77,10 +77,11 @@ def test_one_vs_rest(coarse, close):
 def test_forward_scores(name, query):
     adapter = tiny(name)
     batch = random_batch(adapter)
-    wanted, defined = score_batch(adapter, batch, FORWARD, query)
-    found, also = score_batch(there(adapter), batch.to(CUDA), FORWARD, query)
+    wanted, defined, evenly = score_batch(adapter, batch, FORWARD, query)
+    found, also, even = score_batch(there(adapter), batch.to(CUDA), FORWARD, query)
     assert np.array_equal(defined, also)
     np.testing.assert_allclose(found[defined], wanted[defined], rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(even, evenly, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "resample"])

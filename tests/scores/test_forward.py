@@ -18,8 +18,8 @@ FORWARD = ("out", "resid", "ent", "ent_rel", "task")
 PATTERNS = ("previous", "first", "duplicate", "induction")
 
 
-def naive(adapter, batch, query, exclude_bos=False):
-    """{score: (example, layer, head)}, NaN where not defined, by loops over single examples."""
+def naive(adapter, batch, query, exclude_bos=False, even=False):
+    """{score: (example, layer, head)}, NaN where not defined, by loops over single examples; even, with attention spread evenly."""
     g = adapter.geometry
     found = {name: np.full((len(batch.ids), g.layers, g.heads), math.nan) for name in (*FORWARD, *PATTERNS)}
     for b in range(len(batch.ids)):
@@ -54,9 +54,11 @@ def naive(adapter, batch, query, exclude_bos=False):
                             continue
                         row = [row[j] / total if j in visible else 0.0 for j in range(n)]
                         sink /= total
+                    keys = len(visible) + bool(sink)
+                    if even:
+                        row, sink = [(j in visible) / keys for j in range(n)], bool(sink) / keys
                     ent = sum(row[j] * math.log(row[j]) for j in visible) + (sink * math.log(sink) if sink else 0)
                     per_query["ent"].append(ent)
-                    keys = len(visible) + bool(sink)
                     if keys > 1:
                         per_query["ent_rel"].append(ent / math.log(keys))
                     marked = [j for j in range(n) if span[j] and not (exclude_bos and j == 0)]
@@ -79,10 +81,16 @@ def test_scores_are_those_of_a_naive_loop(name, query):
     adapter = tiny(name)
     batch = random_batch(adapter)
     expected = naive(adapter, batch, query)
-    values, defined = score_batch(adapter, batch, FORWARD, query)
+    spread_evenly = naive(adapter, batch, query, even=True)
+    values, defined, evenly = score_batch(adapter, batch, FORWARD, query)
     for s, score in enumerate(FORWARD):
         wanted = expected[score]
         assert np.array_equal(defined[s], ~np.isnan(wanted[:, 0, 0])), score
+        if score in ("out", "resid"):
+            assert np.isnan(evenly[s]).all()
+        else:
+            spread = spread_evenly[score].mean((1, 2))
+            np.testing.assert_allclose(evenly[s][defined[s]], spread[defined[s]], rtol=1e-5, err_msg=score)
         np.testing.assert_allclose(values[s][defined[s]], wanted[defined[s]], rtol=2e-4, atol=2e-5, err_msg=score)
 
 
@@ -92,10 +100,12 @@ def test_patterns_are_those_of_a_naive_loop(name):
     batch = random_batch(adapter, (10, 10))
     batch.ids[:, 5:] = batch.ids[:, :5]  # repeated tokens
     expected = naive(adapter, batch, "all")
-    values, _ = score_batch(adapter, batch, PATTERNS, "all")
+    spread_evenly = naive(adapter, batch, "all", even=True)
+    values, _, evenly = score_batch(adapter, batch, PATTERNS, "all")
     for s, score in enumerate(PATTERNS):
         np.testing.assert_allclose(values[s], expected[score], rtol=2e-4, atol=2e-5, err_msg=score)
         assert values[s].max() > 0.01
+        np.testing.assert_allclose(evenly[s], spread_evenly[score].mean((1, 2)), rtol=1e-5, err_msg=score)
 
 
 @pytest.mark.parametrize("query", ["last", "all"])
@@ -105,19 +115,22 @@ def test_exclude_bos_renormalises_over_the_rest(name, query):
     batch = random_batch(adapter)
     batch.span[:, 0] = True  # the span may hold the first token: it is no part of it then
     expected = naive(adapter, batch, query, exclude_bos=True)
-    values, defined = score_batch(adapter, batch, ("ent", "ent_rel", "task"), query, exclude_bos=True)
+    spread_evenly = naive(adapter, batch, query, exclude_bos=True, even=True)
+    values, defined, evenly = score_batch(adapter, batch, ("ent", "ent_rel", "task"), query, exclude_bos=True)
     for s, score in enumerate(("ent", "ent_rel", "task")):
         np.testing.assert_allclose(
             values[s][defined[s]], expected[score][defined[s]], rtol=5e-4, atol=5e-5, err_msg=score
         )
+        spread = spread_evenly[score].mean((1, 2))[defined[s]]
+        np.testing.assert_allclose(evenly[s][defined[s]], spread, rtol=1e-5, atol=1e-7, err_msg=score)
 
 
 @pytest.mark.parametrize("query", ["last", "first", "all"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "opt", "bert", "roberta", "distilbert", "deberta-v2"])
 def test_the_side_of_the_padding_does_not_matter(name, query):
     adapter = tiny(name)
-    right, _ = score_batch(adapter, random_batch(adapter), FORWARD, query)
-    left, _ = score_batch(adapter, random_batch(adapter, left=True), FORWARD, query)
+    right, *_ = score_batch(adapter, random_batch(adapter), FORWARD, query)
+    left, *_ = score_batch(adapter, random_batch(adapter, left=True), FORWARD, query)
     np.testing.assert_allclose(right, left, rtol=1e-3, atol=2e-5)
 
 
@@ -127,11 +140,11 @@ def test_a_block_of_queries_at_a_time_gives_the_same(monkeypatch):
 
     adapter = tiny("gemma2")
     batch = random_batch(adapter)
-    whole, _ = score_batch(adapter, batch, FORWARD, "all")
+    whole, *_ = score_batch(adapter, batch, FORWARD, "all")
     for rows in (1, 3):
         monkeypatch.setattr(attention, "BLOCK_ELEMENTS", {"cpu": 1, "cuda": 1})
         monkeypatch.setattr(attention, "BLOCK_ROWS", rows)
-        blocks, _ = score_batch(adapter, batch, FORWARD, "all")
+        blocks, *_ = score_batch(adapter, batch, FORWARD, "all")
         np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -139,14 +152,14 @@ def test_an_example_without_a_span_is_left_out_not_averaged_in():
     adapter = tiny("llama")
     batch = random_batch(adapter)
     batch.span[1] = False
-    _, defined = score_batch(adapter, batch, ("task", "out"), "last")
+    _, defined, *_ = score_batch(adapter, batch, ("task", "out"), "last")
     assert defined.tolist() == [[True, False, True], [True, True, True]]
 
 
 def test_one_visible_key_has_no_relative_entropy():
     """The first position of a decoder sees itself alone: ent is 0 there, ent_rel is not defined."""
     adapter = tiny("llama")
-    values, defined = score_batch(adapter, random_batch(adapter), ("ent", "ent_rel"), "first")
+    values, defined, *_ = score_batch(adapter, random_batch(adapter), ("ent", "ent_rel"), "first")
     assert not defined[1].any()
     assert defined[0].all()
     np.testing.assert_allclose(values[0], 0, atol=1e-6)
@@ -155,8 +168,8 @@ def test_one_visible_key_has_no_relative_entropy():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_numbers(dtype):
     adapter = tiny("llama", "", dtype)
-    values, _ = score_batch(adapter, random_batch(adapter), FORWARD, "all")
-    expected, _ = score_batch(tiny("llama"), random_batch(adapter), FORWARD, "all")
+    values, *_ = score_batch(adapter, random_batch(adapter), FORWARD, "all")
+    expected, *_ = score_batch(tiny("llama"), random_batch(adapter), FORWARD, "all")
     np.testing.assert_allclose(values, expected, rtol=0.3, atol=0.1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints import table, write
-from headtool.figures.clusters import APART, apart
+from headtool.figures.clusters import APART, _plain, apart
 from headtool.weights.elbow import chord, sharpness
 from shell import call
 
@@ -151,3 +151,10 @@ def test_marks_of_clusters_do_not_hide_each_other():
     assert gaps.min() > 0.9 * APART
     np.testing.assert_array_equal(moved[3:], points[3:])  # at the same place there is no way to tell which way to go
     assert np.abs(moved[:3] - points[:3]).max() < 2 * APART
+
+
+def test_tokens_in_a_figure():
+    """What the figure's font has is drawn; what it lacks is a code, and a dollar is no mathematics."""
+    assert _plain(["naïve", "αβγ", "Жук"]) == "naïve  αβγ  Жук"
+    assert _plain(["中", "\x01", "$1"]) == r"\u4e2d  \u0001  \$1"
+    assert _plain(["x" * 16]) == "x" * 14 + "…"

@@ -114,7 +114,8 @@ def _figures(run: Run, found: Mapping[str, Part]) -> None:
     datasets = list(next(iter(found.values()))["results"])
     for metric, (title, target) in FIGURES.items():
         values = {d: {n: part["results"][d].get(metric) for n, part in found.items()} for d in datasets}
-        if any(v is not None for each in values.values() for v in each.values()):
+        fewest = 2 if target is None else 1  # there is something to compare with
+        if any(sum(v is not None for v in each.values()) >= fewest for each in values.values()):
             files.save(dots(title, values, BASELINES, target=target), run.path / "figures" / metric)
     courses = {name: part["training"] for name, part in found.items() if part["training"]}
     files.save(curves(COURSE, courses), run.path / "figures" / "training")

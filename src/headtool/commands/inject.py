@@ -76,6 +76,9 @@ Phase = Annotated[
 Harm = Annotated[
     float, opt.flag("--harm", help="Relative change of the loss above which a fault is harmful.", group=FAULTS)
 ]
+HarmFloor = Annotated[
+    float, opt.flag("--harm-floor", help="Change of the loss, in nats, up to which none is harmful.", group=FAULTS)
+]
 Steps = Annotated[
     str, opt.flag("--steps", metavar="LIST", help="backward: take the loss after so many steps.", group=FAULTS)
 ]
@@ -138,6 +141,7 @@ def command(
     steps: Steps = "1,10,100",
     lr: Lr = LR,
     harm: Harm = 0.01,
+    harm_floor: HarmFloor = 1e-4,
     verify: Verify = 3,
     detect: Detect = "standard",
     calibration: CalibrationFile = None,
@@ -194,6 +198,8 @@ def command(
         if not 0 < value < most:
             hint = f"for example {flag} {0.95 if flag == '--confidence' else 0.01}"
             raise HeadtoolError(f"{flag} {value}: not above 0 and below {most}", hint=hint)
+    if not 0 <= harm_floor < math.inf:
+        raise HeadtoolError(f"--harm-floor {harm_floor}: not a number from 0", hint="for example --harm-floor 0.001")
     if not 0 < lr < math.inf:
         raise HeadtoolError(f"--lr {lr}: not a number above 0", hint="for example --lr 1e-4")
     if tolerance is not None and not 0 <= tolerance < math.inf:
@@ -297,7 +303,7 @@ def _run(run: Run, located: Located, ask: SimpleNamespace) -> Path:
         return run.announce()
     with run.merging() as merged_already:
         if not merged_already:
-            gathered = gather(faults, found, list(ready.detectors), ask.harm)
+            gathered = gather(faults, found, list(ready.detectors), ask.harm, ask.harm_floor)
             with run.clock.phase("verify"):
                 course.verify(run, worker, gathered, ask)
             with run.clock.phase("measure"):

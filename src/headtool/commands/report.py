@@ -154,7 +154,8 @@ def _labels(compare: list[str] | None) -> dict[str, list[Path]]:
 def _groups(paths: list[Path], labels: dict[str, list[Path]], console: Console) -> list[Joined]:
     """The runs read, checked and paired: one group a label, or one of all."""
     if not paths and not labels:
-        raise HeadtoolError("give a RUN", hint="a run directory, as 'headtool score' prints it")
+        there = f"; the newest in runs: {' '.join(newest)}" if (newest := completion.newest_scored()) else ""
+        raise HeadtoolError("give a RUN", hint=f"a run directory, as 'headtool score' prints it{there}")
     from headtool.reporting import join
     from headtool.reporting.source import read
 

@@ -110,7 +110,7 @@ def sample(
         part = inject(run, worker, new, parts, number, len(faults), most)
         assert part is not None
         faults, found, number = faults + new, found + part, number + 1
-        gathered = gather(faults, found, [], ask.harm)
+        gathered = gather(faults, found, [], ask.harm, ask.harm_floor)
         low, high = clustered(gathered.harmful, gathered.element, ask.confidence)
         width = (high - low) / 2
         run.console.note(
@@ -144,7 +144,7 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     drawn = [*rng.permutation(most)[: ask.verify // 2].tolist(), *rng.permutation(len(faults)).tolist()]
     chosen = list(dict.fromkeys(drawn))[: ask.verify]
     largest = rounding = 0.0
-    slight = ask.harm * float(np.median(found.arrays["loss_base"]))
+    slight = max(ask.harm * float(np.median(found.arrays["loss_base"])), ask.harm_floor)
     for i in chosen:
         apart, close = worker.verify(faults[i])
         largest = max(largest, apart)
@@ -163,5 +163,5 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
         wider = "" if run.manifest["model"]["dtype"] == "float32" else "--dtype fp32, or "
         run.console.warn(
             f"of the harmful ones some are rounding: it moves a loss by {rounding:.1g} nats here, and {slight:.1g} counts as "
-            f"harm; {wider}a larger --harm"
+            f"harm; {wider}a larger --harm-floor"
         )

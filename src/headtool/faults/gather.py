@@ -49,9 +49,16 @@ class Gathered:
 
 
 def gather(
-    faults: Sequence[Fault], parts: Sequence[tuple[Sequence[int], Arrays]], detectors: Sequence[str], harm: float
+    faults: Sequence[Fault],
+    parts: Sequence[tuple[Sequence[int], Arrays]],
+    detectors: Sequence[str],
+    harm: float,
+    harm_floor: float,
 ) -> Gathered:
-    """Put parts (places of their faults, arrays) together in the order of the faults."""
+    """Put parts (places of their faults, arrays) together in the order of the faults.
+
+    A finite change of the loss is harmful above both harm, a share of the loss, and harm_floor, in nats.
+    """
     order = np.argsort(np.concatenate([np.asarray(places, int) for places, _ in parts]), kind="stable")
     arrays = {name: np.concatenate([a[name] for _, a in parts])[order] for name in parts[0][1]}
     base = arrays["loss_base"]
@@ -63,7 +70,7 @@ def gather(
         arrays["loss_diff"] = diff
     diff, nonfinite = arrays["loss_diff"], arrays["nonfinite"]
     with np.errstate(invalid="ignore"):
-        outcome = np.where(diff == 0, 0, np.where(np.abs(diff) > harm * np.abs(base), 2, 1))
+        outcome = np.where(diff == 0, 0, np.where(np.abs(diff) > np.maximum(harm * np.abs(base), harm_floor), 2, 1))
     return Gathered(faults, arrays, np.where(nonfinite, 3, outcome), tuple(detectors))
 
 

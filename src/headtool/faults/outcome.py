@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 TOP_BITS = 3
-SLIGHT = 1e-4  # nats: a change of the loss that --harm should not reach down to
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,6 @@ class Findings:
 def write(run: Run, adapter: Adapter, sequences: Sequences, found: Findings, ask: SimpleNamespace) -> None:
     """Write the tables and figures of a run."""
     g, lines = adapter.geometry, ask.jsonl
-    middle = float(np.median([seen.loss for i, seen in found.clean.items() if i in sequences.tested]))
-    if ask.phase == "forward" and ask.harm * middle < SLIGHT:
-        run.console.warn(
-            f"the clean losses are near 0 (median {middle:.1g} nats): 'harmful' is a change of {ask.harm * middle:.1g} nats "
-            "there, too small to matter; --data that the model knows less well, or a larger --harm"
-        )
     trials, detectors, marks = found.trials, found.trials.detectors, ask.marks
     made = tables.build(
         "trials", gather.trials(trials, adapter.dtype, marks), detector=detectors, steps=[str(step) for step in marks]

@@ -105,8 +105,13 @@ def apart(points: np.ndarray) -> np.ndarray:
 
 def _plain(words: Sequence[str]) -> str:
     """Tokens as a figure can show them: what its font lacks is written as a code, and dollars are no mathematics."""
+    from matplotlib import font_manager
+
+    known = font_manager.get_font(
+        font_manager.findfont("DejaVu Sans")
+    ).get_charmap()  # the one that matplotlib brings along
     told = []
     for word in words:
-        text = "".join(c if c.isprintable() and ord(c) < 0x250 else f"\\u{ord(c):04x}" for c in word)
+        text = "".join(c if c.isprintable() and ord(c) in known else f"\\u{ord(c):04x}" for c in word)
         told.append((text[:14] + "…" if len(text) > 15 else text).replace("$", r"\$"))
     return "  ".join(told)

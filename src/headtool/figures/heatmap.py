@@ -46,14 +46,14 @@ def heatmaps(
     def place(x: float, y: float, w: float, h: float) -> Axes:
         return figure.add_axes((x / width, y / height, w / width, h / height))
 
+    grids = {column: _grid(heads, column, (layers, n)) for column in columns.values()}
     for i, (score, column) in enumerate(columns.items()):
         row, along = divmod(i, across)
         x, y = LEFT + along * (wide + BESIDE), height - ABOVE - (row + 1) * (high + BETWEEN)
         axis = place(x, y, wide, high)
-        grid = np.full((layers, n), np.nan)
-        grid[heads["layer"], heads["head"]] = heads[column].to_numpy()
         axis.set_facecolor("0.85")
-        image = axis.imshow(grid, aspect="auto", interpolation="nearest", **_colours(grid))
+        alike = np.stack([grid for name, grid in grids.items() if _stem(name) == _stem(column)])
+        image = axis.imshow(grids[column], aspect="auto", interpolation="nearest", **_colours(alike))
         facts = SCORES.get(score)
         unit = f" ({facts.unit})" if facts and facts.unit not in ("", "1") else ""
         axis.set_title(f"{score}: {facts.title}{unit}" if facts else score, fontsize=8)
@@ -72,8 +72,23 @@ def heatmaps(
     return figure
 
 
-def _colours(grid: np.ndarray) -> dict[str, Any]:
-    """What has both signs is coloured around 0."""
-    low, high = (float(f(grid[np.isfinite(grid)], initial=0.0)) for f in (np.min, np.max))
+def _grid(heads: pl.DataFrame, column: str, shape: tuple[int, int]) -> np.ndarray:
+    grid = np.full(shape, np.nan)
+    grid[heads["layer"], heads["head"]] = heads[column].to_numpy()
+    return grid
+
+
+def _stem(column: str) -> str:
+    """What a column before and the one after fine-tuning have in common: they are to be compared, by the same colours."""
+    return column.removesuffix("_pre").removesuffix("_post")
+
+
+def _colours(grids: np.ndarray) -> dict[str, Any]:
+    """One scale for all; what has both signs is coloured around 0."""
+    known = grids[np.isfinite(grids)]
+    if not known.size:
+        return {"cmap": "viridis"}
+    low, high = float(known.min()), float(known.max())
     most = max(-low, high)
-    return {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if low < 0 < high else {"cmap": "viridis"}
+    signed = low < 0 < high
+    return {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "viridis", "vmin": low, "vmax": high}

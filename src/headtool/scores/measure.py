@@ -70,7 +70,8 @@ class Pass:
 class Measured:
     """A score over a pass: mean and standard error (layer, head), and the examples that count.
 
-    samples are its bootstrap means (sample, layer, head), drawn (sample,) says which samples drew any that count.
+    samples are its bootstrap means (sample, layer, head), drawn (sample,) says which samples drew any that count. even is what
+    attention spread evenly over the visible keys scores; None for a score of outputs.
     """
 
     mean: np.ndarray
@@ -78,6 +79,7 @@ class Measured:
     n: int
     samples: np.ndarray
     drawn: np.ndarray
+    even: float | None
 
 
 def score_module(name: str) -> ModuleType:
@@ -90,24 +92,27 @@ def work(adapter: Adapter, run: Pass, group: int, parts: Path) -> dict[str, int]
     shape = (len(run.scores), adapter.geometry.layers, adapter.geometry.heads)
     sums, squares, n = np.zeros(shape), np.zeros(shape), np.zeros(len(run.scores), np.int64)
     samples, drawn = np.zeros((REPLICATES, *shape)), np.zeros((REPLICATES, len(run.scores)))
+    even = np.zeros(len(run.scores))
     counts = {"examples": 0, "tokens": 0, "attention_flops": 0}
     g = adapter.geometry
     for index in run.groups[group]:
         batch = run.examples.batch(index)
-        values, defined = score_batch(adapter, batch.to(adapter.device), run.scores, run.query, run.exclude_bos)
+        values, defined, evenly = score_batch(adapter, batch.to(adapter.device), run.scores, run.query, run.exclude_bos)
         weight = np.stack([_poisson(run.seed, int(example)) for example in index], 1)  # (sample, batch)
         for s in range(len(run.scores)):
             kept = np.where(defined[s][:, None, None], values[s], 0.0)  # (batch, layer, head)
             sums[s] += kept.sum(0)
             squares[s] += (kept**2).sum(0)
             n[s] += defined[s].sum()
+            even[s] += evenly[s][defined[s]].sum()
             samples[:, s] += np.tensordot(weight, kept, 1)
             drawn[:, s] += weight @ defined[s]
         rows, width = batch.ids.shape
         counts["examples"] += rows
         counts["tokens"] += int(batch.mask.sum())
         counts["attention_flops"] += 4 * rows * g.heads * width**2 * g.head_dim * g.layers
-    write_part(parts / run.part(group), {"sums": sums, "squares": squares, "n": n, "samples": samples, "drawn": drawn})
+    arrays = {"sums": sums, "squares": squares, "n": n, "samples": samples, "drawn": drawn, "even": even}
+    write_part(parts / run.part(group), arrays)
     return counts
 
 
@@ -126,7 +131,8 @@ def _measured(total: Mapping[str, np.ndarray], s: int) -> Measured:
     spread = np.maximum(total["squares"][s] - n * mean**2, 0)
     se = np.sqrt(spread / (n - 1) / n) if n > 1 else None
     drawn = total["drawn"][:, s]
-    return Measured(mean, se, n, total["samples"][:, s] / np.maximum(drawn, 1)[:, None, None], drawn > 0)
+    even = float(total["even"][s]) / n if n and np.isfinite(total["even"][s]) else None
+    return Measured(mean, se, n, total["samples"][:, s] / np.maximum(drawn, 1)[:, None, None], drawn > 0, even)
 
 
 def _poisson(seed: int, example: int) -> np.ndarray:
@@ -140,8 +146,9 @@ def _poisson(seed: int, example: int) -> np.ndarray:
 @torch.inference_mode()
 def score_batch(
     adapter: Adapter, batch: Batch, scores: Sequence[str], query: Query, exclude_bos: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of each example of a batch: values (score, batch, layer, head) float64, and where defined (score, batch).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The scores of each example of a batch: values (score, batch, layer, head) float64, where defined (score, batch), and what
+    even attention would score (score, batch), NaN for scores of outputs.
 
     An example's score is the mean over its queries: its last or first valid position, or all valid positions.
     Raises HeadtoolError where the model gives numbers that are not finite.
@@ -168,6 +175,7 @@ class _Tally:
         g = adapter.geometry
         self.sums = torch.zeros(len(scores), g.layers, len(batch.ids), g.heads, device=batch.ids.device)
         self.n = torch.zeros(len(scores), g.layers, len(batch.ids), device=batch.ids.device)
+        self.even = torch.zeros_like(self.n)
         self.needs_factors = "resid" in scores
         # At one position a sequence little is kept of a layer, and the layers are scored together: on a small model
         # the calls would cost as much as the model.
@@ -226,18 +234,17 @@ class _Tally:
         counted is (batch, query), or None for all of them.
         """
         at, heads = list(layers), self.adapter.geometry.heads
+        even = view.even() if isinstance(view, RowsView) and self.by_need[need] else None
         for s, function in self.by_need[need]:
-            given = function(view)
-            values, defined = given if isinstance(given, tuple) else (given, None)
-            if counted is not None:
-                defined = counted.to(values.device) if defined is None else defined & counted.to(values.device)
-            if defined is not None:
-                values = values.masked_fill(~defined[:, None], 0)
+            values, defined = _counted(function(view), counted)
+            if even is not None:  # alike in all heads, but where layers at one position have windows of their own
+                evenly = _counted(function(even), counted)[0].mean(1).sum(-1)
+                self.even[s, at] += evenly.to(self.even.device)
             by_layer = values.sum(-1).unflatten(1, (len(at), heads)).transpose(0, 1)  # (layer, batch, head)
             self.sums[s, at] += by_layer.to(self.sums.device)
             self.n[s, at] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
 
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
+    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         means = (self.sums / self.n.clamp(min=1)[..., None]).cpu().double().numpy()  # (score, layer, batch, head)
         bad = np.argwhere(~np.isfinite(means))
         if len(bad):
@@ -247,7 +254,19 @@ class _Tally:
                 hint="--dtype fp32 or bf16",
                 code=FAILED,
             )
-        return means.transpose(0, 2, 1, 3), (self.n[:, 0] > 0).cpu().numpy()
+        even = (self.even / self.n.clamp(min=1)).mean(1).cpu().double().numpy()
+        even[[s for s, _ in self.by_need["output"]]] = np.nan
+        return means.transpose(0, 2, 1, 3), (self.n[:, 0] > 0).cpu().numpy(), even
+
+
+def _counted(
+    given: torch.Tensor | tuple[torch.Tensor, torch.Tensor], counted: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a score gave (batch, head, query), 0 where it is not defined or counted; where it is both, None for everywhere."""
+    values, defined = given if isinstance(given, tuple) else (given, None)
+    if counted is not None:
+        defined = counted.to(values.device) if defined is None else defined & counted.to(values.device)
+    return (values if defined is None else values.masked_fill(~defined[:, None], 0)), defined
 
 
 def _side_by_side(rows: Sequence[Rows], device: torch.device) -> Rows:

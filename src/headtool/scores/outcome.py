@@ -121,6 +121,8 @@ def write(
         f"{run.manifest['model']['label']}: {g.layers} layers x {g.heads} heads",
     )
     files.save(figure, run.path / "figures" / "heads")
+    if even := {name: result.even for name, result in measured.items() if result.even is not None}:
+        run.manifest["even"] = even
     run.manifest["top"] = {"by": first, "heads": _order(tops[first], g.heads)[:SHOWN]}
     return Results(measured, sure)
 
@@ -135,6 +137,8 @@ def summary(run: Run, results: Results) -> list[Any]:
         head += f"  {data['examples']:,} examples  {data['tokens']:,} tokens"
     top = run.manifest["top"]
     lines = [f" shown    the first {len(top['heads'])} of {facts['layers'] * facts['heads']} heads by {top['by']}"]
+    if even := [f"{name} {value:.3g}" for name, value in run.manifest.get("even", {}).items()]:
+        lines.append(f" even     attention spread evenly over what is visible gives {', '.join(even)}")
     lines += _moved(run) if "update" in run.manifest["tables"] else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     lines += [f" rate     {told}" for told in _rates(run)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,6 +50,13 @@ class RowsView:
         """The attention that goes to the marked keys, (batch, key) bool or (batch, query, key) bool: (batch, head, query)."""
         marked = keys.to(self.weights.dtype)
         return (self.weights * (marked[:, None, None] if marked.dim() == 2 else marked[:, None])).sum(-1)
+
+    def even(self) -> RowsView:
+        """The same rows with attention spread evenly over what each query sees, a sink included."""
+        visible = self.visible.expand(len(self.weights), -1, -1, -1)
+        share = 1 / self.keys.clamp(min=1).float().expand(visible.shape[:-1])
+        sink = None if self.sink is None else share
+        return replace(self, weights=visible * share[..., None], visible=visible, scores=None, sink=sink)
 
     def without_first(self, first: torch.Tensor) -> RowsView:
         """The same rows without the first valid key of each sequence, first (batch,), renormalised over the rest.

@@ -35,7 +35,7 @@ TRIALS = (
     Column("logit_max_abs", "Float64", "", "largest change of a logit at the positions that the loss reads"),
     Column("logit_kl", "Float64", "nats", "KL(clean || faulty) of the predicted distribution, mean over those positions"),
     Column("top1_changed", "Float64", "1", "share of those positions whose most likely token or class is another"),
-    Column("outcome", "String", "", "none: loss bit-equal; benign; harmful: |loss_rel| above --harm; nonfinite"),
+    Column("outcome", "String", "", "none: loss bit-equal; benign; harmful: above --harm and --harm-floor; nonfinite"),
     Column("{detector}_ratio", "Float64", "1", "largest residual over its limit; above 1 is an alarm (1e308: infinite)"),
     Column("detected", "Boolean", "", "did any detector raise an alarm?"),
     Column("detected_by", "String", "", "those that did, separated by spaces"),
