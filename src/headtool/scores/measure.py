@@ -176,6 +176,7 @@ class _Tally:
         self.sums = torch.zeros(len(scores), g.layers, len(batch.ids), g.heads, device=batch.ids.device)
         self.n = torch.zeros(len(scores), g.layers, len(batch.ids), device=batch.ids.device)
         self.even = torch.zeros_like(self.n)
+        self.evenly: dict[int, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
         self.needs_factors = "resid" in scores
         # At one position a sequence little is kept of a layer, and the layers are scored together: on a small model
         # the calls would cost as much as the model.
@@ -212,8 +213,8 @@ class _Tally:
         batch, device = self.batch, seen.weights.device
         assert batch.span is not None
         counted: torch.Tensor | None = None
+        start = seen.first or 0
         if self.at is None:
-            start = seen.first or 0
             stop = start + seen.weights.shape[2]
             query = torch.arange(start, stop, device=device)[None]
             counted = self.valid[:, start:stop]
@@ -227,6 +228,22 @@ class _Tally:
             counted = left if counted is None else counted.to(device) & left
         self._add(layers, "rows", view, counted)
         self._add(layers, "repeats", view, counted)
+        for s, evenly in self._evenly(view, start, counted).items():
+            self.even[s, list(layers)] += evenly.to(self.even.device)
+
+    def _evenly(self, view: RowsView, start: int, counted: torch.Tensor | None) -> dict[int, torch.Tensor]:
+        """What the scores of rows are with even attention: (batch,) each, summed over the queries from start on. Most layers see
+        what the one before them saw, and need no new answer.
+        """
+        keys = view.keys
+        known = self.evenly.get(start)
+        if known is None or not torch.equal(known[0], keys.to(known[0].device)):
+            even = view.even()
+            on_rows = [*self.by_need["rows"], *self.by_need["repeats"]]
+            # alike in all heads, but where layers at one position have windows of their own
+            known = keys, {s: _counted(function(even), counted)[0].mean(1).sum(-1) for s, function in on_rows}
+            self.evenly[start] = known
+        return known[1]
 
     def _add(self, layers: Sequence[int], need: str, view: OutputView | RowsView, counted: torch.Tensor | None) -> None:
         """Add the scores of layers, whose heads stand side by side in the view, at the queries that count.
@@ -234,12 +251,8 @@ class _Tally:
         counted is (batch, query), or None for all of them.
         """
         at, heads = list(layers), self.adapter.geometry.heads
-        even = view.even() if isinstance(view, RowsView) and self.by_need[need] else None
         for s, function in self.by_need[need]:
             values, defined = _counted(function(view), counted)
-            if even is not None:  # alike in all heads, but where layers at one position have windows of their own
-                evenly = _counted(function(even), counted)[0].mean(1).sum(-1)
-                self.even[s, at] += evenly.to(self.even.device)
             by_layer = values.sum(-1).unflatten(1, (len(at), heads)).transpose(0, 1)  # (layer, batch, head)
             self.sums[s, at] += by_layer.to(self.sums.device)
             self.n[s, at] += values.shape[-1] if defined is None else defined.sum(-1).to(self.n.device)
