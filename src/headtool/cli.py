@@ -230,7 +230,8 @@ def _stopped(code: int) -> str:
         return f"headtool: {how}"
     trains = command in ("finetune", "causal-train")
     where = "its last checkpoint, where it has one" if trains else "what it has finished"
-    return f"headtool: {how}; the same command goes on from {where}"
+    same = "the same command without --force" if "--force" in sys.argv else "the same command"
+    return f"headtool: {how}; {same} goes on from {where}"
 
 
 def _settle_streams() -> None:

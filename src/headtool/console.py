@@ -34,6 +34,7 @@ class Console:
     silent: bool = False  # ranks above 0 say nothing but errors
     log: Path | None = None  # run.log, once there is a run directory
     warnings: list[str] = field(default_factory=list)
+    _early: list[str] = field(default_factory=list)  # lines of run.log from before it was there
 
     @property
     def talks(self) -> bool:
@@ -110,9 +111,12 @@ class Console:
         Rich(highlight=False).print(shown)
 
     def say(self, text: str) -> None:
-        """Plain text on stderr as it stands, for the reader."""
+        """Plain text on stderr, for the reader; on a terminal lines go on below their names."""
         if self.talks:
-            print(text, end="", file=sys.stderr)
+            lines = (
+                (_fill(line, self.width) for line in text.splitlines()) if sys.stderr.isatty() else text.splitlines()
+            )
+            print("\n".join(lines), file=sys.stderr)
 
     def show(self, *renderables: Any) -> None:
         """Rich tables and texts on stderr: for the reader, not for a program."""
@@ -161,10 +165,12 @@ class Console:
             yield
 
     def _record(self, text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._early.append(f"{now} {text}\n")
         if self.log is not None:
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{now} {text}\n")
+                file.writelines(self._early)
+            self._early.clear()
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,7 @@ def command(
     [bold]headtool causal-train demo --experiment ablation --examples 100 --epochs 1[/]
     [bold]headtool causal-predict $(headtool causal-train demo --task copying --lr 3e-3 --gamma0 1 -q) --number "Say 7 again:"[/]
 
-    Leaves the model, what every configuration and baseline came to on every evaluation set, and figures in a run
-    directory, and prints that directory.
+    Leaves the model, results of every configuration and baseline on every evaluation set, and figures; prints its run directory.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items()}
     from headtool.causal import experiments, numbers, settings, sources

@@ -77,7 +77,7 @@ Harm = Annotated[
     float, opt.flag("--harm", help="Relative change of the loss above which a fault is harmful.", group=FAULTS)
 ]
 HarmFloor = Annotated[
-    float, opt.flag("--harm-floor", help="Change of the loss, in nats, up to which none is harmful.", group=FAULTS)
+    float, opt.flag("--harm-floor", help="Smallest change of the loss, in nats, that counts as harm.", group=FAULTS)
 ]
 Steps = Annotated[
     str, opt.flag("--steps", metavar="LIST", help="backward: take the loss after so many steps.", group=FAULTS)

@@ -162,6 +162,6 @@ def verify(run: Run, worker: Forward | Backward, found: Gathered, ask: SimpleNam
     if ask.phase == "forward" and rounding > slight:
         wider = "" if run.manifest["model"]["dtype"] == "float32" else "--dtype fp32, or "
         run.console.warn(
-            f"of the harmful ones some are rounding: it moves a loss by {rounding:.1g} nats here, and {slight:.1g} counts as "
-            f"harm; {wider}a larger --harm-floor"
+            f"some harmful faults may be rounding alone: it moves a loss by {rounding:.1g} nats here, and {slight:.1g} nats are "
+            f"harm; take {wider}a larger --harm-floor"
         )

@@ -146,7 +146,7 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     lines = [" faults   on so many elements, and those of one are alike"]
     if "caught" in summary.columns:
         lines[0] += "; caught by any detector but the bounds; needless: alarms at those that do no harm"
-    lines += _harm(run) if ask.phase == "forward" else []
+    lines += _harm(run, ask)
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     if rate := clock.rate("trials", "trials"):
         lines.append(f" rate     {rate:,.1f} faults/s")
@@ -156,8 +156,8 @@ def closing(run: Run, ask: SimpleNamespace) -> list[Any]:
     return [*shown, Aligned(lines)]
 
 
-def _harm(run: Run) -> list[str]:
-    """What the harmful ones did: those by their loss, up or down, and those that are not finite, which count as harmful too."""
+def _harm(run: Run, ask: SimpleNamespace) -> list[str]:
+    """What counts as harmful, and what those did: their loss up or down, or not finite, which counts as harmful too."""
     by_loss = pl.col("outcome") == "harmful"
     told = pl.read_parquet(run.path / "tables" / "trials.parquet").select(
         up=(by_loss & (pl.col("loss_diff") > 0)).sum(),
@@ -165,11 +165,8 @@ def _harm(run: Run) -> list[str]:
         nonfinite=(pl.col("outcome") == "nonfinite").sum(),
     )
     up, down, nonfinite = told.row(0)
-    return (
-        [f" harmful  {up:,} raise the loss, {down:,} lower it, {nonfinite:,} are not finite"]
-        if up + down + nonfinite
-        else []
-    )
+    by = f"the loss by more than {ask.harm:.3g} of it and {ask.harm_floor:.3g} nats"
+    return [f" harmful  {up:,} raise {by}, {down:,} lower it so, {nonfinite:,} are not finite"]
 
 
 def _rate(row: Mapping[str, Any], kind: str) -> str:
@@ -197,7 +194,8 @@ def _performance(run: Run) -> list[str]:
     rows = {r["metric"]: r for r in pl.read_parquet(run.path / "tables" / "performance.parquet").iter_rows(named=True)}
     median = {name: row["median"] for name, row in rows.items()}
     times = "  ".join(
-        f"{name.removesuffix('_forward_s').replace('_s', '')} {1e3 * median[name]:.1f} ms"
+        f"{name.removesuffix('_forward_s').replace('_s', '')} "
+        f"{'+' if name in ('bounds_s', 'detection_s') else ''}{1e3 * median[name]:.1f} ms"
         for name in ("baseline_forward_s", "injected_forward_s", "bounds_s", "detection_s", "total_s")
         if name in median
     )
@@ -211,6 +209,7 @@ def _performance(run: Run) -> list[str]:
     return [
         f" a pass   {batch}",
         f"          {times}",
-        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} runs; less in a larger model)",
+        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} ratios, run by run; "
+        "less in a larger model)",
         f" work     {flops}",
     ]

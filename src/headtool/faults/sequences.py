@@ -94,7 +94,7 @@ def read(
     examples = Examples(itertools.islice(unseen(), wanted), pad=adapter.pad, types=adapter.has_types)
     if len(examples) <= calibrating:
         hint = "more rows, or a smaller --calibrate, or a --calibration file"
-        what = f"{chosen.name}: its texts make {len(examples)} sequences"
+        what = f"{chosen.name}: its texts make {len(examples)} sequence{'s' if len(examples) != 1 else ''}"
         raise HeadtoolError(f"{what}, and {calibrating} are to calibrate before the first is tested", hint=hint)
     if examples.largest >= adapter.vocabulary:
         hint = "the tokenizer is another model's"

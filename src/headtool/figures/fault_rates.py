@@ -54,7 +54,7 @@ def fault_rates(summary: pl.DataFrame, title: str) -> Figure:
         bottom.set_xlim(-0.6, len(sites) - 0.4)
         bits_hit = summary.filter(pl.col("bit") >= 0)["bit"].to_numpy()
         if bits_hit.size:
-            top.set_xlim(bits_hit.min() - 1, bits_hit.max() + 1)
+            top.set_xlim(bits_hit.min() - 0.6, bits_hit.max() + 0.6)
         top.xaxis.get_major_locator().set_params(integer=True)
         highest = max((whole[name][f"{kind}_high"] or 0 for name in sites), default=1)
         bottom.set_title("by site; bar: 95% interval over elements", fontsize=8)

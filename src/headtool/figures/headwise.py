@@ -16,6 +16,7 @@ from headtool.figures.scatter import TITLES
 def headwise(pairs: Sequence[tuple[str, pl.DataFrame, str, pl.DataFrame]], columns: tuple[str, ...]) -> Figure:
     """One row a pair of labels, one panel a column that both have; colour: the head's layer. The dashed line is equal."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(1.2 + 4.3 * len(columns), 0.4 + 3.9 * len(pairs)), layout="constrained")
     axes = figure.subplots(len(pairs), len(columns), squeeze=False)
@@ -35,5 +36,5 @@ def headwise(pairs: Sequence[tuple[str, pl.DataFrame, str, pl.DataFrame]], colum
             axis.set_ylabel(second)
             axis.grid(alpha=0.25, linewidth=0.6)
     if points is not None:
-        figure.colorbar(points, ax=axes, label="layer", shrink=0.8)
+        figure.colorbar(points, ax=axes, label="layer (dashed: equal)", shrink=0.8, ticks=MaxNLocator(6, integer=True))
     return figure

@@ -52,7 +52,7 @@ def heatmaps(
         x, y = LEFT + along * (wide + BESIDE), height - ABOVE - (row + 1) * (high + BETWEEN)
         axis = place(x, y, wide, high)
         axis.set_facecolor("0.85")
-        alike = np.stack([grid for name, grid in grids.items() if _stem(name) == _stem(column)])
+        alike = np.stack([grid for name, grid in grids.items() if stem(name) == stem(column)])
         image = axis.imshow(grids[column], aspect="auto", interpolation="nearest", **_colours(alike))
         facts = SCORES.get(score)
         unit = f" ({facts.unit})" if facts and facts.unit not in ("", "1") else ""
@@ -78,7 +78,7 @@ def _grid(heads: pl.DataFrame, column: str, shape: tuple[int, int]) -> np.ndarra
     return grid
 
 
-def _stem(column: str) -> str:
+def stem(column: str) -> str:
     """What a column before and the one after fine-tuning have in common: they are to be compared, by the same colours."""
     return column.removesuffix("_pre").removesuffix("_post")
 

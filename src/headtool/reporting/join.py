@@ -143,6 +143,10 @@ def _pair(seed: int, pre: list[Source], post: list[Source], console: Console) ->
     if len(of_rows) > 1:
         one, other = list(of_rows.values())[:2]
         console.warn(f"{one} and {other} are scores of different rows (--data, --task, --field, --limit or --subset)")
+    of_query = {source.query: source.path for source in (*pre, *post) if source.query is not None}
+    if len(of_query) > 1:
+        told = " and ".join(f"{path} of {query}" for query, path in list(of_query.items())[:2])
+        console.warn(f"scores of attention and outputs stand side by side that are read elsewhere: {told}")
     for when, sources in (("pre", pre), ("post", post)):
         for source in sources:
             for name in ("importance", "gradfisher"):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from headtool.figures.heatmap import stem
+
 STEPS = 25  # colours of a scale; odd, so that a diverging scale has a middle
 CELL = 20  # pixels, at most
 WIDE = 520  # pixels a map takes, at most
@@ -42,9 +44,10 @@ def small(p: float | None) -> str:
 
 
 def heat_map(heads: pl.DataFrame, column: str) -> Map:
-    """A column of a table of heads. A column with values below and above 0 is coloured around 0."""
+    """A column of a table of heads, by the same colours before and after fine-tuning; around 0 where values lie on both sides."""
     layers, n = int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1  # type: ignore[arg-type]
-    known = heads[column].drop_nulls().to_numpy()
+    alike = [name for name in heads.columns if stem(name) == stem(column)]
+    known = pl.concat([heads[name].cast(pl.Float64).alias(column) for name in alike]).drop_nulls().to_numpy()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
     scale = "s"
     if low < 0 < high:

@@ -34,7 +34,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "gradfisher_pre": ("G", "F", "Ppred", "n"),
     "update": ("U", "Urel", "Uq", "Uk", "Uv", "Uo"),
 }
-PANELS = 9  # heat maps in figures/heads
+PANELS = 12  # heat maps in figures/heads; the page has all
 LEFT = (
     "heads.csv",
     "stats.json",
@@ -72,7 +72,7 @@ def write(run: Run, analyses: Sequence[Analysis], ask: SimpleNamespace) -> None:
         with run.clock.phase("figures"):
             figures[""] = {name: _save(run, "", name, figure) for name, figure in _compared(analyses).items()}
     with run.clock.phase("pages"):
-        for name, text in page.render(analyses, figures, comparison, vars(ask), ask.html).items():
+        for name, text in page.render(analyses, figures, comparison, vars(ask), run.console.warnings).items():
             write_text(run.path / name, text)
 
 
@@ -144,9 +144,10 @@ def _figures(analysis: Analysis, title: str) -> dict[str, Figure]:
             made[name] = scatter(panels, x, *_with_share(y, known), diagonal=y == "I_post")
     if any(statistic.value is not None for statistic in analysis.mean.values()):
         made["fig_stats"] = levels({title: {name: s.as_dict() for name, s in analysis.mean.items()}})
-    columns = [c for c in _mapped(analysis.group) if c in known][:PANELS]
+    columns = [c for c in _mapped(analysis.group) if c in known]
     if columns:
-        made["heads"] = heatmaps(heads, {c: c for c in columns}, title)
+        some = f" (the first {PANELS} of {len(columns)} columns)" if len(columns) > PANELS else ""
+        made["heads"] = heatmaps(heads, {c: c for c in columns[:PANELS]}, title + some)
     return made
 
 
@@ -157,7 +158,7 @@ def _with_share(y: str, known: set[str]) -> tuple[str, ...]:
 
 def _mapped(group: Group) -> list[str]:
     """The columns worth a map: what the statistics are made of, then the scores."""
-    return ["I_pre", "I_post", "U", "Urel", "G", "F", "Ppred", *group.scores, *(f"{s}_post" for s in group.scores)]
+    return ["I_pre", "I_post", "U", "Urel", "G", "F", "Ppred", *(c for s in group.scores for c in (s, f"{s}_post"))]
 
 
 def _keys(analysis: Analysis) -> dict[str, set[tuple[int, int]]]:

@@ -18,6 +18,17 @@ from headtool.reporting.join import INTERVALS, Pair
 from headtool.reporting.source import READ
 from headtool.reporting.statistics import FEWEST, NAMES
 
+CAPTIONS = {
+    "fig_I_vs_U": "importance before fine-tuning, and how far the head moved",
+    "fig_I_vs_G": "importance before fine-tuning, and gradient importance",
+    "fig_Ipre_vs_Ipost": "importance before and after fine-tuning",
+    "fig_stats": "the statistics, their 95% intervals, and what chance gives",
+    "compare_I_vs_U": "importance before fine-tuning, and how far the head moved",
+    "compare_stats": "the statistics, their 95% intervals, and what chance gives",
+    "compare_update_dist": "how far the heads moved: distributions",
+    "compare_headwise": "head by head",
+    "heads": "heat maps",
+}
 OPEN_MAPS = 6  # heat maps that are shown at once; the rest unfold
 BESIDE = {f"I_{when}_{name}" for when in ("pre", "post") for name in INTERVALS if name != "differs"}  # not in the table
 
@@ -27,15 +38,17 @@ def render(
     figures: Mapping[str, Mapping[str, bytes]],
     comparison: Mapping[str, Any] | None,
     ask: Mapping[str, Any],
-    html: bool,
+    warnings: Sequence[str],
 ) -> dict[str, str]:
-    """File name -> text: report.md, and with html=True report.html.
+    """File name -> text: report.md, and report.html unless ask says --no-html.
 
-    figures: label -> file name -> PNG; those of the comparison are under "". ask: the arguments of the command.
+    figures: label -> file name -> PNG; those of the comparison are under "". ask: the arguments of the command. warnings: what a
+    reader has to know of how the runs fit together.
     """
     first = analyses[0].group.pairs[0].sources[0]
     facts = {
-        "version": __version__, "ask": ask, "model": first.manifest["model"], "comparison": comparison,
+        "version": __version__, "ask": ask, "warnings": warnings, "captions": CAPTIONS, "comparison": comparison,
+        "model": first.manifest["model"] | {"label": first.title},
         "sections": [_section(each, figures.get(each.group.label, {}), ask) for each in analyses],
         "several_labels": len(analyses) > 1, "kinds": KINDS, "palette": maps.palette(), "steps": maps.STEPS,
         "open_maps": OPEN_MAPS, "compared": {name: _uri(png) for name, png in figures.get("", {}).items()},
@@ -43,7 +56,7 @@ def render(
     }  # fmt: skip
     loader = jinja2.PackageLoader("headtool.reporting")
     pages = {"report.md": _environment(loader, escape=False).get_template("report.md").render(facts)}
-    if html:
+    if ask["html"]:
         pages["report.html"] = _environment(loader, escape=True).get_template("report.html").render(facts)
     return pages
 

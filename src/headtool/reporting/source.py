@@ -58,6 +58,14 @@ class Source:
         return json.dumps(told, sort_keys=True) if kept is not None else None
 
     @property
+    def query(self) -> str | None:
+        """At which queries its forward scores were read, and of which keys; None where it has none on rows."""
+        data = self.manifest.get("data")
+        at = data.get("query") if isinstance(data, dict) else None
+        bos = " --exclude-bos" if self.manifest["arguments"].get("exclude_bos") else ""
+        return f"--query {at}{bos}" if at is not None else None
+
+    @property
     def shape(self) -> tuple[str, int, int]:
         return self.family, self.layers, self.heads
 
@@ -113,7 +121,7 @@ def _headless(path: Path, manifest: dict[str, Any]) -> HeadtoolError:
         hint = f"score a checkpoint of it, and report that: headtool score {path}/ckpt_final"
     else:
         hint = f"a report is made of runs of 'headtool score': of its tables {', '.join(READ)}"
-    return HeadtoolError(f"{path}: a run of '{command}' that has no table of heads", hint=hint)
+    return HeadtoolError(f"{path}: a run of '{command}', not of 'score'", hint=hint)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from headtool.scores.passes import Pass
 
 SHOWN = 10  # heads in the closing table
-COLUMNS = 6  # forward scores in it
 SURE = 0.975
 
 
@@ -185,7 +184,8 @@ def _certainties(run: Run, sure: Certainty | None) -> list[str]:
     wide = sure.rank_high - sure.rank_low + 1
     firm = int((sure.top_k_share >= SURE).sum())
     return [
-        f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (Holm, 5%);"
+        f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (all tests together: Holm, 5%;"
+        " an interval above is of its head alone);"
         f" {firm} are among the top {k} by I in {SURE:.1%} of bootstrap samples;"
         f" the 95% interval of a rank spans {int(np.median(wide))} places (median), of {int((wide == 1).sum())} heads one"
     ]
@@ -197,7 +197,7 @@ def _top_table(run: Run, results: Results) -> Any:
     heads = pl.read_parquet(run.path / "tables" / "heads.parquet")
     rows = {(row["layer"], row["head"]): row for row in heads.iter_rows(named=True)}
     others = [name for name in ("G", "F", "Ppred", "U", "Urel") if name in heads.columns]
-    shown = [(name, f"{name}_raw") for name in results.measured][:COLUMNS] + [(name, name) for name in others]
+    shown = [(name, f"{name}_raw") for name in results.measured] + [(name, name) for name in others]
     intervals = [
         (name, low, high)
         for name, low, high in (("combined", "combined_low", "combined_high"), ("I", "I_low", "I_high"))

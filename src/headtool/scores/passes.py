@@ -87,6 +87,8 @@ def build(run: Run, adapter: Adapter, names: Sequence[str], chosen: load.Chosen 
         }  # fmt: skip
     if chosen is not None and on_data:
         plan.passes.append(_forward(run, adapter, on_data, chosen, ask, plan.facts))
+    if "first" in on_repeats and ask.exclude_bos:
+        run.console.warn("'first' is 0 for every head: --exclude-bos takes the first token out of the rows")
     if on_repeats:
         plan.passes.append(measure.repeats_pass(adapter, on_repeats, size, ask.exclude_bos, ask.seed))
     if chosen is not None and set(LOSSES) & set(by_need.values()):

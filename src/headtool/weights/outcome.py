@@ -246,5 +246,8 @@ def _figures(
         )
     if heads:
         frame = tables.build("inspect.heads", heads)
-        made["heads"] = heatmaps(frame, SHOWN_HEADS, f"{label}: heads", most_across=3, span=4.8)
+        shared = frame["kv_head"].n_unique() < frame["head"].n_unique()
+        shown = {f"{told}: its key/value head's" if shared and told.endswith(("W_K", "W_V")) else told: column
+                 for told, column in SHOWN_HEADS.items()}  # fmt: skip
+        made["heads"] = heatmaps(frame, shown, f"{label}: heads", most_across=3, span=4.8)
     return made
