@@ -55,6 +55,9 @@ def cli() -> str:
         "Order of truth: flag > `HEADTOOL_*` variable > `--config FILE` > default.\n",
     ]
     lines += ["Exit codes: 0 done (also: already done), 1 it failed, 2 asked for something impossible, 130 Ctrl-C.\n"]
+    lines += [
+        "`headtool --version`, `headtool --install-completion`, `headtool --show-completion`; `-h` or `--help` after any command.\n"
+    ]
     for name, command in commands().items():
         first, _, more = doc(command).partition("\n")
         lines += [f"## headtool {name}\n", first + "\n", "```", more.strip().split("\n\n")[0], "```\n"]
@@ -68,9 +71,7 @@ def cli() -> str:
             default = "" if parameter.default in (inspect.Parameter.empty, None, False) else f"`{parameter.default}`"
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
             meaning = (option.help or "") + (f" One of {', '.join(choices)}." if choices else "")
-            lines.append(
-                f"| `{flags.replace('|', chr(92) + '|')}` | {default} | {meaning.replace('|', chr(92) + '|')} |"
-            )
+            lines.append(f"| `{_bars(flags)}` | {default} | {_bars(meaning)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -83,11 +84,16 @@ def table_page() -> str:
     for table in tables.TABLES.values():
         lines += [f"## {table.name}\n", f"{table.doc} Version {table.version}; key: {', '.join(table.key)}.\n"]
         lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.kind} | {c.unit} | {c.doc} |" for c in table.columns]
+        lines += [f"| `{c.name}` | {c.kind} | {c.unit} | {_bars(c.doc)} |" for c in table.columns]
         lines.append("")
     lines += ["## Scores\n", "`{score}` stands for one of:\n", "| score | unit | meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {score.unit} | {score.doc} |" for name, score in tables.SCORES.items()]
+    lines += [f"| `{name}` | {score.unit} | {_bars(score.doc)} |" for name, score in tables.SCORES.items()]
     return "\n".join(lines) + "\n"
+
+
+def _bars(text: str) -> str:
+    """Text in a cell of a table, whose bars are no borders of cells."""
+    return text.replace("|", "\\|")
 
 
 def family_rows() -> list[str]:

@@ -39,6 +39,6 @@ CASES = (
     case("inject demo --sample --shard 1/2", "--sample decides after each round, so all shares must run at the same time"),
     case("inject demo --calibrate 400", "demo: its texts make 256 sequences, and 400 are to calibrate before the first is tested"),
     case("inject demo --data nowhere.txt", "nowhere.txt: there is no such file"),
-    case("inject demo --data a.txt", "a.txt: its texts make 1 sequences, and 32 are to calibrate before the first is tested", "a text of one word", file("a.txt", "word")),
+    case("inject demo --data a.txt", "a.txt: its texts make 1 sequence, and 32 are to calibrate before the first is tested", "a text of one word", file("a.txt", "word")),
     case("inject ./nothing", "./nothing: there is no such model folder"),
 )  # fmt: skip

@@ -60,7 +60,7 @@ CASES = (
     case("report pre-1", "pre-1: the run is not finished: it was interrupted, or is at work", "an unfinished finetune", pair, changed("pre-1", status="running", command="finetune"), hint="leave it out, or finish it by the same command again"),
     case("report pre-1", "pre-1: the run is not finished: its status is 'failed' (out of memory)", "a run that failed", pair, changed("pre-1", status="failed", error="out of memory")),
     case("report pre-1", "pre-1: a run of 'score' that has no table of heads", "a run without tables", pair, changed("pre-1", tables={})),
-    case("report pre-1", "pre-1: a run of 'finetune' that has no table of heads", "a run of finetune", pair, changed("pre-1", command="finetune", tables={}), hint="score a checkpoint of it, and report that: headtool score pre-1/ckpt_final"),
+    case("report pre-1", "pre-1: a run of 'finetune', not of 'score'", "a run of finetune", pair, changed("pre-1", command="finetune", tables={}), hint="score a checkpoint of it, and report that: headtool score pre-1/ckpt_final"),
     case("report pre-1", "pre-1: a run of 'score' that has no table of heads", "tables is a list", pair, changed("pre-1", tables=[1])),
     case("report pre-1", "pre-1/tables/importance.parquet: the table is damaged or was changed since the run", "a table that was changed", pair, table(lambda f: f.write_bytes(f.read_bytes()[:-9] + b"different"))),
     case("report pre-1", "pre-1/tables/importance.parquet: the table is missing", "a table that is missing", pair, table(lambda f: f.unlink())),

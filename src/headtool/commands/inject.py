@@ -30,6 +30,11 @@ def complete_detectors(incomplete: str) -> list[str]:
     return completion.of_list((*asked.SETS, "none", *folder.offered(asked.DETECTORS)), incomplete)
 
 
+def complete_patterns(incomplete: str) -> list[str]:
+    known = ("flip", "multi", "multi:2", "stuck0", "stuck1", "random", "value:0", "burst", "burst:4")
+    return [pattern for pattern in known if pattern.startswith(incomplete)]
+
+
 Sites = Annotated[
     str,
     opt.flag(
@@ -63,6 +68,7 @@ Pattern = Annotated[
         metavar="PATTERN",
         help="flip, multi[:N], stuck0, stuck1, random, value:X or burst[:N].",
         group=FAULTS,
+        autocompletion=complete_patterns,
     ),
 ]
 Duration = Annotated[

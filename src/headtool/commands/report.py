@@ -198,9 +198,16 @@ def _show_plan(run: Run, groups: list[Joined], sources: list[Source]) -> Path:
     return run.path
 
 
-def _heads(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first cases of a kind by layer and head."""
-    named = [f"L{row['layer']}H{row['head']}" for row in rows[:SHOWN]]
+def _may_be_none(row: Mapping[str, Any]) -> bool:
+    return row.get("I_pre_differs") is False
+
+
+def _heads(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """The first cases of a kind by layer and head; with a question mark where importance is not known to differ from 0."""
+    named = [
+        f"L{row['layer']}H{row['head']}{'?' if kind == 'important_but_static' and _may_be_none(row) else ''}"
+        for row in rows[:SHOWN]
+    ]
     return f"{' '.join(named)}{' ...' if len(rows) > SHOWN else ''}; " if named else ""
 
 
@@ -229,11 +236,13 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
             told.append(Fitted((f"{label}statistic", mean, "95% interval", "n", "chance", "p"), rows))
         if each.cases.thresholds:
             found = (
-                f"{kind.replace('_', ' ')} {each.cases.count(kind)} ({_heads(each.cases.found[kind])}"
+                f"{kind.replace('_', ' ')} {each.cases.count(kind)} ({_heads(each.cases.found[kind], kind)}"
                 f"chance {each.cases.expected[kind]:.1f})"
                 for kind in each.cases.found
             )
             closing.append(f" cases    {label}{'   '.join(found)}")
+        if any(_may_be_none(row) for row in each.cases.found["important_but_static"][:SHOWN]):
+            closing.append(" ?        whose I_pre is not known to differ from 0")
     n = facts["layers"] * facts["heads"]
     if closing and n >= FEWEST:
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)

@@ -131,7 +131,9 @@ def columns(measured: Mapping[str, list[float]]) -> dict[str, list[object]]:
     }
     for name, values in measured.items():
         array = np.array(values)
-        numbers = [float(f(array)) for f in (np.mean, np.std, np.min, np.max, np.median)]
+        numbers: list[float | None] = [float(f(array)) for f in (np.mean, np.std, np.min, np.max, np.median)]
+        if len(values) == 1:
+            numbers[1] = None
         row = [name, UNITS.get(name.rpartition("_")[2], ""), *numbers, len(values)]
         for column, value in zip(made.values(), row, strict=True):
             column.append(value)

@@ -200,16 +200,18 @@ def _performance(run: Run) -> list[str]:
         if name in median
     )
     over = "  ".join(
-        f"{name.removeprefix('overhead_').removesuffix('_pct')} {median[name]:+.0f}% ± {rows[name]['std']:.0f}"
+        f"{name.removeprefix('overhead_').removesuffix('_pct')} {median[name]:+.0f}%"
+        + ("" if rows[name]["std"] is None else f" ± {rows[name]['std']:.0f}")
         for name in median
         if name.startswith("overhead_")
     )
+    runs = rows["total_s"]["runs"]
+    spread = "one run" if runs == 1 else f"median and deviation of {runs} ratios, run by run"
     batch = f"{median['batch']:.0f} x {median['tokens_a_sequence']:.0f} tokens"
     flops = f"attention {median['attention_gflop']:.2f} GFLOP, {1e3 * median['attention_tflops']:.1f} GFLOP/s of the plain pass"
     return [
         f" a pass   {batch}",
         f"          {times}",
-        f" overhead {over} of the plain pass (median and deviation of {rows['total_s']['runs']} ratios, run by run; "
-        "less in a larger model)",
+        f" overhead {over} of the plain pass ({spread}; less in a larger model)",
         f" work     {flops}",
     ]

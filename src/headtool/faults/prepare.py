@@ -68,6 +68,8 @@ def ready(run: Run, located: Located, ask: SimpleNamespace) -> Ready:
         tested = _sequences(adapter, chosen, names, ask)
     for note in (*chosen.notes, *tested.notes):
         console.note(note)
+    for warning in tested.warnings:
+        console.warn(warning)
     first = calibration.clean(adapter, tested.batch(adapter, 0), {}, method=None, tolerance=None)
     equal = bool(calibration.kv_equal(first.apart, adapter.dtype).all())
     if ask.force_kv_equal and not equal:

@@ -28,6 +28,7 @@ class Sequences:
     calibrating: int
     loss: str
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def calibration(self) -> range:
@@ -106,7 +107,12 @@ def read(
         found.notes.append(f"{passed} sequences are passed over: the limits of --calibration were set by them")
     found.notes.append(f"the loss is {TOLD[loss]}")
     if len(examples) < wanted:
-        found.notes.append(f"the rows make {len(examples)} sequences, {wanted} were asked for")
+        left = f"{calibrating} calibrate, {len(examples) - calibrating} are tested"
+        told = f"the rows make {len(examples)} sequences, {wanted} were asked for: {left}"
+        if len(examples) - calibrating < calibrating:
+            found.warnings.append(f"{told}; a smaller --calibrate or --max-length leaves more to test")
+        else:
+            found.notes.append(told)
     return found
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from headtool.reporting.statistics import FEWEST, values
 
 KINDS = ("important_but_static", "plastic_but_unimportant")
-TOLD = ("I_pre", "I_post", "U", "Urel", "G", "F", "Ppred")  # of a case, as far as they are known
+TOLD = ("I_pre", "I_pre_differs", "I_post", "U", "Urel", "G", "F", "Ppred")  # of a case, as far as they are known
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from headtool import __version__
 from headtool.record.tables import TABLES
 from headtool.reporting import maps
 from headtool.reporting.analysis import Analysis, settled
-from headtool.reporting.cases import KINDS, criteria
+from headtool.reporting.cases import KINDS, TOLD, criteria
 from headtool.reporting.join import INTERVALS, Pair
 from headtool.reporting.source import READ
 from headtool.reporting.statistics import FEWEST, NAMES
@@ -75,7 +75,7 @@ def _section(analysis: Analysis, figures: Mapping[str, bytes], ask: Mapping[str,
     heads, stats = analysis.group.heads, analysis.stats()
     columns = [column for column in heads.columns if column not in ("layer", "head", *BESIDE)]
     shown = [c for c in columns if heads[c].dtype.is_numeric() and not c.endswith("_sd")]
-    about = [c for c in ("I_pre", "I_post", "U", "Urel", "G", "F", "Ppred") if c in columns]
+    about = [c for c in TOLD if c in columns]
     kinds = {
         (row["layer"], row["head"]): kind.replace("_", " ") for kind in KINDS for row in analysis.cases.found[kind]
     }
@@ -102,6 +102,7 @@ def _symbols(columns: Sequence[str]) -> dict[str, str]:
         c.name: c.doc if c.unit == "1" else f"{c.doc} ({c.unit})" for name in READ[:3] for c in TABLES[name].columns
     }
     docs |= {"I_pre": f"before fine-tuning, {docs['I']}", "I_post": "the same after fine-tuning"}
+    docs |= {"I_pre_differs": docs["differs"]}
     docs |= {name: f"before fine-tuning, {docs[name]}" for name in ("G", "F", "Ppred")}
     return {column: docs[column] for column in columns}
 

@@ -117,11 +117,12 @@ def _headless(path: Path, manifest: dict[str, Any]) -> HeadtoolError:
     command = manifest.get("command")
     if command is None:
         return HeadtoolError(f"{path}: no run: its manifest names no command", hint=GIVE)
+    lacks = " that has no table of heads" if command == "score" else ", not of 'score'"
     if command == "finetune":
         hint = f"score a checkpoint of it, and report that: headtool score {path}/ckpt_final"
     else:
         hint = f"a report is made of runs of 'headtool score': of its tables {', '.join(READ)}"
-    return HeadtoolError(f"{path}: a run of '{command}', not of 'score'", hint=hint)
+    return HeadtoolError(f"{path}: a run of '{command}'{lacks}", hint=hint)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def write(
         panels |= {name: f"{name}_raw" for name, result in measured.items() if result.n}
     sure, fewest = None, importance.FEW
     if "combined" in names:  # which has intervals
-        fewest = min((result.n for result in measured.values() if result.n), default=fewest)
+        parts = (measured[name].n for name in fusion.PARTS if name in measured)
+        fewest = min((n for n in parts if n), default=fewest)
     if "ablation" in found:
         own, sure = importance.columns(found["ablation"], ask.top_k, ask.seed)
         fewest = min(fewest, own["n"][0])
@@ -186,8 +187,9 @@ def _certainties(run: Run, sure: Certainty | None) -> list[str]:
     return [
         f" certain  I differs from zero for {int(sure.differs.sum())} of {sure.rank.size} heads (all tests together: Holm, 5%;"
         " an interval above is of its head alone);"
-        f" {firm} are among the top {k} by I in {SURE:.1%} of bootstrap samples;"
-        f" the 95% interval of a rank spans {int(np.median(wide))} places (median), of {int((wide == 1).sum())} heads one"
+        f" surely among the top {k} by I (in {SURE:.1%} of bootstrap samples): {firm};"
+        f" places that the 95% interval of a rank spans: {int(np.median(wide))} (median), and 1 for"
+        f" {int((wide == 1).sum())} of them"
     ]
 
 

@@ -47,7 +47,9 @@ def _value(label: Any, where: str) -> int | str:
         or (isinstance(label, float) and math.isnan(label))
         or (isinstance(label, str) and not label.strip())
     ):
-        raise HeadtoolError(f"{where}: it has no label", hint=WANTED)
+        lines = where.rpartition(":")[0].endswith(".txt")
+        hint = "lines of text have none: take .csv or .jsonl, with a field that has it" if lines else WANTED
+        raise HeadtoolError(f"{where}: it has no label", hint=hint)
     if isinstance(label, str):
         return label.strip()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):  # true and false are 1 and 0

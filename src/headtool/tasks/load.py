@@ -144,12 +144,12 @@ def choose(
             raise unknown("field", named, sorted(may))
     notes = [f"{len(bad)} of {total} rows cannot be read and are left out: {'; '.join(bad[:3])}"] if bad else []
     if blank:
-        notes.append(f"{blank} blank rows are left out")
+        notes.append(f"blank rows are left out: {blank}")
     kept = np.arange(readable)
     if subset is not None and subset < readable:
         kept = np.sort(np.random.default_rng(subset_seed).choice(readable, subset, replace=False))
     elif subset is not None and data is not None:
-        notes.append(f"every one of the {readable} rows is used (fewer than --subset {subset})")
+        notes.append(f"all rows are used: {readable}, fewer than --subset {subset}")
     return Chosen(name, shape, limited, mapping, markers, readable, kept, notes)
 
 

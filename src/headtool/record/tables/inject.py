@@ -139,7 +139,9 @@ TABLES = (
         (
             Column("metric", "String", "", "what was measured; docs/inject.md lists them"),
             Column("unit", "String", "", "its unit"),
-            *(Column(name, "Float64", "", f"{name} over the runs") for name in ("mean", "std", "min", "max", "median")),
+            Column("mean", "Float64", "", "mean over the runs"),
+            Column("std", "Float64", "", "standard deviation over the runs; null for one"),
+            *(Column(name, "Float64", "", f"{name} over the runs") for name in ("min", "max", "median")),
             Column("runs", "Int64", "", "repetitions; 1 for what does not vary"),
         ),
     ),
