@@ -323,6 +323,19 @@ def test_a_population_that_is_smaller_than_its_sample(tmp_path, capsys):
     assert trials.height == 2 * 16 * table(tmp_path / "run", "sequences").filter(part="trial")["length"].sum()
 
 
+def test_a_small_text_leaves_few_to_test(tmp_path, capsys):
+    said = call(
+        capsys, "inject", "demo", *FLAGS[:-1], "--limit", 8, "--bits", 30, "--sites", "out", "--out", tmp_path / "run"
+    )
+    assert (
+        "warning: the rows make 8 sequences, 12 were asked for: 6 calibrate, 2 are tested; a smaller --calibrate"
+        in said.err
+    )
+    performance = table(tmp_path / "run", "performance")
+    assert performance.filter(runs=1)["std"].null_count() == performance.height
+    assert "% of the plain pass (one run; less in a larger model)" in " ".join(said.err.split())
+
+
 def test_harm_has_a_floor_in_nats(whole, tmp_path):
     """The demo model knows its rows: of a loss of 0.0004 nats a hundredth is nothing."""
     without = headtool.inject("demo", out=tmp_path / "run", harm_floor=0, **SMALL)

@@ -188,9 +188,35 @@ def test_runs_of_other_rows_and_of_one_side_are_told(pairs, tmp_path, capsys):
         f"warning: {other} and {post} are scores of different rows (--data, --task, --field, --limit or --subset)"
         in said.err
     )
+    written = [path for path in (tmp_path).glob("*/report.*") if "different rows" in path.read_text(encoding="utf-8")]
+    assert {path.name for path in written} == {"report.md", "report.html"}
+    assert "different rows" in (written[0].parent / "run.log").read_text()
     assert "different rows" not in call(capsys, "report", pre, post, *K, "--out", tmp_path / "alike").err
     said = call(capsys, "report", pre, *K, "--out", tmp_path / "one")
     assert "no run has --init: nothing is said of what fine-tuning moved" in said.err
+
+
+def test_scores_of_other_queries_are_told(tmp_path, capsys):
+    given = [
+        headtool.score("demo", scores="ent", limit=4, quiet=True, out=tmp_path / "last"),
+        headtool.score("demo", scores="task", query="all", exclude_bos=True, limit=4, quiet=True, out=tmp_path / "all"),
+    ]
+    said = call(capsys, "report", *given, "--out", tmp_path / "both")
+    assert f"{given[0]} of --query last and {given[1]} of --query all --exclude-bos" in said.err
+    assert "read elsewhere" not in call(capsys, "report", given[0], "--out", tmp_path / "one").err
+
+
+def test_a_case_that_may_be_none_has_a_question_mark(tmp_path, capsys):
+    values = np.arange(48) / 48
+    known = runs.importance(values) | {"differs": [i == 46 for i in range(48)]}
+    pre = runs.make(tmp_path / "pre", {"importance": known}, model="before")
+    after = {"importance": known, "update": runs.update(1 - values)}
+    post = runs.make(tmp_path / "post", after, model="after", init="before")
+    said = call(capsys, "report", pre, post, *K, "--out", tmp_path / "report")
+    assert "(L5H7? L5H6 L5H5? " in said.err
+    assert " ?        whose I_pre is not known to differ from 0" in said.err
+    found = load(tmp_path / "report", "cases.json")["important_but_static"]
+    assert [row["I_pre_differs"] for row in found[:3]] == [False, True, False]
 
 
 def test_a_report_is_named_after_the_run_that_a_checkpoint_is_of(tmp_path, capsys):

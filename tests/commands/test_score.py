@@ -213,6 +213,32 @@ def test_one_example_of_a_sampled_sweep(tmp_path, capsys):
     assert importance["I_low"].null_count() == importance["I_se"].null_count() == importance.height
 
 
+def test_a_run_that_started_over_goes_on_without_force(tmp_path, capsys, monkeypatch):
+    from headtool.scores import measure
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "work", stop)
+    args = ("score", "demo", "--scores", "out", *QUICK[:-1], "--out", tmp_path / "run")
+    assert "interrupted; the same command goes on" in call(capsys, *args).err
+    assert "interrupted; the same command without --force goes on" in call(capsys, *args, "--force").err
+
+
+def test_few_examples_are_those_of_the_data(tmp_path, capsys):
+    """The pattern scores have 16 sequences of their own, which no interval is of."""
+    said = call(capsys, "score", "demo", "--scores", "combined,induction", "--limit", "40", "--out", tmp_path / "run")
+    assert "are few" not in said.err
+    said = call(capsys, "score", "demo", "--scores", "combined,induction", "--limit", "9", "--out", tmp_path / "few")
+    assert "9 examples are few" in said.err
+
+
+def test_first_without_the_first(tmp_path, capsys):
+    said = call(capsys, "score", "demo", "--scores", "first", "--exclude-bos", "--out", tmp_path / "run")
+    assert "'first' is 0 for every head" in said.err
+    assert table(tmp_path / "run")["first_raw"].max() == 0
+
+
 def test_less_memory_than_one_variant_takes_is_said(tmp_path, capsys):
     call(capsys, "score", "demo", "--scores", "ablation", "--limit", 2, "--out", tmp_path / "a")
     said = call(

@@ -19,6 +19,11 @@ TITLES = {
 MARKS = {"important_but_static": ("s", "#c2410c"), "plastic_but_unimportant": ("^", "#1d4ed8")}
 NAMED = 20  # cases of a kind
 PLAIN = "#64748b"
+PANEL, NAME = (
+    np.array([270.0, 210.0]),
+    np.array([24.0, 8.0]),
+)  # points between the outermost heads, and of a name, about
+BESIDE = ((5, 4), (5, -10), (-28, 4), (-28, -10), (5, 13), (-28, 13))  # places of a name, in points from its marker
 Heads = Collection[tuple[int, int]]
 
 
@@ -52,6 +57,8 @@ def scatter(
 
 
 def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y: str) -> None:
+    span = {c: heads[c].max() - heads[c].min() or 1.0 for c in (x, y)} if heads.height else {}  # type: ignore[operator]
+    taken: list[np.ndarray] = []
     keys = heads.select("layer", "head").rows()
     kinds = [next((kind for kind in MARKS if key in cases.get(kind, ())), "") for key in keys]
     for kind in ("", *MARKS):
@@ -61,10 +68,13 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
             continue
         points = {c: chosen[c].to_numpy() for c in (x, y)}
         for layer, head, along, up in chosen.select("layer", "head", x, y).head(NAMED).rows() if kind else ():
+            at = np.array([(along - heads[x].min()) / span[x], (up - heads[y].min()) / span[y]]) * PANEL
+            beside = next((o for o in BESIDE if not _in_the_way(at + o, taken)), BESIDE[0])
+            taken.append(at + beside)
             axis.annotate(
                 f"L{layer}H{head}",
                 (along, up),
-                (5, 4),
+                beside,
                 textcoords="offset points",
                 fontsize=6.5,
                 color=colour,
@@ -75,6 +85,11 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
             elinewidth=0.5, ecolor=colour, alpha=0.95 if kind else 0.55, linestyle="none", markeredgewidth=0,
             label=f"{kind.replace('_', ' ') + ' by Urel' if kind else 'head'} ({chosen.height})", zorder=3 if kind else 2,
         )  # fmt: skip
+
+
+def _in_the_way(corner: np.ndarray, taken: list[np.ndarray]) -> bool:
+    """Does a name with this lower left corner leave the panel, or lie on one that is there?"""
+    return bool(corner[0] + NAME[0] > 1.04 * PANEL[0]) or any((np.abs(corner - other) < NAME).all() for other in taken)
 
 
 def _bars(heads: pl.DataFrame, x: str, y: str) -> dict[str, Any]:
