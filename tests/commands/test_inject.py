@@ -328,7 +328,7 @@ def test_a_small_text_leaves_few_to_test(tmp_path, capsys):
         capsys, "inject", "demo", *FLAGS[:-1], "--limit", 8, "--bits", 30, "--sites", "out", "--out", tmp_path / "run"
     )
     assert (
-        "warning: the rows make 8 sequences, 12 were asked for: 6 calibrate, 2 are tested; a smaller --calibrate"
+        "warning: the rows make 8 sequences, 12 were asked for: 6 calibrate, 2 are tested; more rows, or a smaller --calibrate"
         in said.err
     )
     performance = table(tmp_path / "run", "performance")

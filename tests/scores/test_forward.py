@@ -134,18 +134,22 @@ def test_the_side_of_the_padding_does_not_matter(name, query):
     np.testing.assert_allclose(right, left, rtol=1e-3, atol=2e-5)
 
 
-def test_a_block_of_queries_at_a_time_gives_the_same(monkeypatch):
+@pytest.mark.parametrize("exclude_bos", [False, True])
+@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", "llama", "bert"])
+def test_a_block_of_queries_at_a_time_gives_the_same(name, exclude_bos, monkeypatch):
     """With blocks of one query row, and of three, the scores of "all" do not change."""
     from headtool.models import attention
 
-    adapter = tiny("gemma2")
+    adapter = tiny(name)
     batch = random_batch(adapter)
-    whole, *_ = score_batch(adapter, batch, FORWARD, "all")
+    whole, defined, evenly = score_batch(adapter, batch, FORWARD, "all", exclude_bos)
     for rows in (1, 3):
         monkeypatch.setattr(attention, "BLOCK_ELEMENTS", {"cpu": 1, "cuda": 1})
         monkeypatch.setattr(attention, "BLOCK_ROWS", rows)
-        blocks, *_ = score_batch(adapter, batch, FORWARD, "all")
+        blocks, also, even = score_batch(adapter, batch, FORWARD, "all", exclude_bos)
         np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(also, defined)
+        np.testing.assert_allclose(even, evenly, rtol=1e-5, atol=1e-6)
 
 
 def test_an_example_without_a_span_is_left_out_not_averaged_in():

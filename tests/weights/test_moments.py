@@ -44,6 +44,16 @@ def test_counts_and_extremes(pieces, dtype, sides, exact):
         np.testing.assert_allclose(moments.sums[1], np.sum(known.astype(np.float64) ** 2), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e150, 1e160, 1e300])
+def test_squares_that_leave_float64(scale):
+    matrix = np.random.default_rng(0).normal(size=(64, 2000)) * scale
+    matrix[3, 1500:] *= 1e-3  # a later piece that lies between the extremes
+    told = examine(Held(matrix, 2.0**-52), Wish()).numbers
+    assert (told["min"], told["max"]) == (matrix.min(), matrix.max())
+    np.testing.assert_allclose(told["std"] / scale, (matrix / scale).std(), rtol=1e-9)
+    np.testing.assert_allclose(told["spectral_norm"] / scale, np.linalg.norm(matrix / scale, 2), rtol=1e-9)
+
+
 @pytest.mark.parametrize("at", [0, 1000, 1999])
 @pytest.mark.parametrize("shape", [(300, 2000), (2000, 300)])
 def test_one_that_is_not_a_number_in_a_matrix_of_several_pieces(shape, at):
@@ -79,6 +89,10 @@ def test_one_thread_that_goes_from_shape_to_shape():
         for moments in both:
             moments.add(part if moments.sides != "columns" else part[:, :1])
     everything = np.concatenate([part.ravel() for part in parts * 2]).astype(np.float64)
+    rows = [float((part.astype(np.float64) ** 2).sum(1).max()) for part in parts]
+    assert both[0].row == pytest.approx(max(rows), rel=1e-5)
+    first = sum(float((part[:, 0].astype(np.float64) ** 2).sum()) for part in parts * 2)
+    assert both[1].sums[1] == pytest.approx(first, rel=1e-5)
     for moments in (both[0], both[2]):
         np.testing.assert_allclose(
             moments.sums, [float((everything**k).sum()) for k in (1, 2, 3, 4)], rtol=1e-4, atol=1e-3

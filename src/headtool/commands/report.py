@@ -241,8 +241,8 @@ def _summary(run: Run, analyses: list[Analysis], ask: SimpleNamespace) -> list[A
                 for kind in each.cases.found
             )
             closing.append(f" cases    {label}{'   '.join(found)}")
-        if any(_may_be_none(row) for row in each.cases.found["important_but_static"][:SHOWN]):
-            closing.append(" ?        whose I_pre is not known to differ from 0")
+    if any(_may_be_none(row) for each in analyses for row in each.cases.found["important_but_static"][:SHOWN]):
+        closing.append(" ?        whose I_pre is not known to differ from 0")
     n = facts["layers"] * facts["heads"]
     if closing and n >= FEWEST:
         met = criteria(n, ask.top_k, ask.p_high, ask.p_low)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headtool.record.run import Run
 
 GROUP = "Scores"
+FORMAT = 2  # of the parts of a pass; those of another are made again
 HEAVIEST = 1e6  # a weight in combined: what it is multiplied with are ranks
 ALL = folder.names("headtool.scores")
 Scores = Annotated[
@@ -258,6 +259,7 @@ def _run(run: Run, located: Located, names: tuple[str, ...], ask: SimpleNamespac
             f"{len(each.groups)} parts"
         )
     decisive = {
+        "format": FORMAT,
         "device": adapter.runs_on.type,
         "dtype": str(adapter.dtype),
         "batches": [[len(b) for b in p.batches] for p in plan.passes],

@@ -110,7 +110,7 @@ def read(
         left = f"{calibrating} calibrate, {len(examples) - calibrating} are tested"
         told = f"the rows make {len(examples)} sequences, {wanted} were asked for: {left}"
         if len(examples) - calibrating < calibrating:
-            found.warnings.append(f"{told}; a smaller --calibrate or --max-length leaves more to test")
+            found.warnings.append(f"{told}; more rows, or a smaller --calibrate, leave more to test")
         else:
             found.notes.append(told)
     return found

@@ -19,11 +19,10 @@ TITLES = {
 MARKS = {"important_but_static": ("s", "#c2410c"), "plastic_but_unimportant": ("^", "#1d4ed8")}
 NAMED = 20  # cases of a kind
 PLAIN = "#64748b"
-PANEL, NAME = (
-    np.array([270.0, 210.0]),
-    np.array([24.0, 8.0]),
-)  # points between the outermost heads, and of a name, about
-BESIDE = ((5, 4), (5, -10), (-28, 4), (-28, -10), (5, 13), (-28, 13))  # places of a name, in points from its marker
+PANEL = np.array([270.0, 210.0])  # points between the outermost heads, about
+NAME = np.array([24.0, 8.0])  # points that a name takes, about
+CORNERS = ((5, 4), (5, -10), (-28, 4), (-28, -10))  # points from a marker to a name beside it
+BESIDE = [(x, y + 9 * k) for k in (0, 1, -1, 2, -2, 3, -3, 4) for x, y in CORNERS]
 Heads = Collection[tuple[int, int]]
 
 
@@ -39,9 +38,11 @@ def scatter(
     figure = Figure(figsize=(1.2 + 4.6 * len(panels), 0.6 + 3.8 * len(ys)), layout="constrained")
     grid = figure.subplots(len(ys), len(panels), squeeze=False, sharex=True, sharey="row")
     for axes, y in zip(grid, ys, strict=True):
+        shared = [heads.select(x, y).drop_nulls() for heads, _ in panels.values()]
+        frames = {c: _ends(pl.concat([heads[c].cast(pl.Float64).alias(c) for heads in shared])) for c in (x, y)}
         for axis, (title, (heads, cases)) in zip(axes, panels.items(), strict=True):
             known = heads.filter(pl.col(x).is_not_null() & pl.col(y).is_not_null())
-            _draw(axis, known, cases, x, y)
+            _draw(axis, known, cases, x, y, frames)
             axis.grid(alpha=0.25, linewidth=0.6)
             axis.set_axisbelow(True)
             if diagonal and known.height:
@@ -56,8 +57,14 @@ def scatter(
     return figure
 
 
-def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y: str) -> None:
-    span = {c: heads[c].max() - heads[c].min() or 1.0 for c in (x, y)} if heads.height else {}  # type: ignore[operator]
+def _draw(
+    axis: Axes,
+    heads: pl.DataFrame,
+    cases: Mapping[str, Heads],
+    x: str,
+    y: str,
+    frames: Mapping[str, tuple[float, float]],
+) -> None:
     taken: list[np.ndarray] = []
     keys = heads.select("layer", "head").rows()
     kinds = [next((kind for kind in MARKS if key in cases.get(kind, ())), "") for key in keys]
@@ -68,7 +75,7 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
             continue
         points = {c: chosen[c].to_numpy() for c in (x, y)}
         for layer, head, along, up in chosen.select("layer", "head", x, y).head(NAMED).rows() if kind else ():
-            at = np.array([(along - heads[x].min()) / span[x], (up - heads[y].min()) / span[y]]) * PANEL
+            at = PANEL * [(v - frames[c][0]) / frames[c][1] for c, v in ((x, along), (y, up))]
             beside = next((o for o in BESIDE if not _in_the_way(at + o, taken)), BESIDE[0])
             taken.append(at + beside)
             axis.annotate(
@@ -85,6 +92,12 @@ def _draw(axis: Axes, heads: pl.DataFrame, cases: Mapping[str, Heads], x: str, y
             elinewidth=0.5, ecolor=colour, alpha=0.95 if kind else 0.55, linestyle="none", markeredgewidth=0,
             label=f"{kind.replace('_', ' ') + ' by Urel' if kind else 'head'} ({chosen.height})", zorder=3 if kind else 2,
         )  # fmt: skip
+
+
+def _ends(values: pl.Series) -> tuple[float, float]:
+    """The least value, and how far the largest lies from it; 1 where it does not."""
+    known = values.to_numpy()
+    return (float(known.min()), float(np.ptp(known)) or 1.0) if known.size else (0.0, 1.0)
 
 
 def _in_the_way(corner: np.ndarray, taken: list[np.ndarray]) -> bool:

@@ -138,7 +138,9 @@ def summary(run: Run, results: Results) -> list[Any]:
     top = run.manifest["top"]
     lines = [f" shown    the first {len(top['heads'])} of {facts['layers'] * facts['heads']} heads by {top['by']}"]
     if even := [f"{name} {value:.3g}" for name, value in run.manifest.get("even", {}).items()]:
-        lines.append(f" even     attention spread evenly over what is visible gives {', '.join(even)}")
+        lines.append(
+            f" even     attention spread evenly over what is visible gives, over all layers, {', '.join(even)}"
+        )
     lines += _moved(run) if "update" in run.manifest["tables"] else []
     lines += [f" phases   {'   '.join(f'{name} {seconds:.1f} s' for name, seconds in clock.wall.items())}"]
     lines += [f" rate     {told}" for told in _rates(run)]

@@ -64,12 +64,11 @@ class RowsView:
         Where nothing is left the row is zero and sees no key.
         """
         keys = self.weights.shape[-1]
-        others = torch.arange(keys, device=first.device) != first[:, None]
+        spared = torch.arange(self.span.shape[-1], device=first.device) != first[:, None]
+        others = spared[:, :keys]  # a block of queries sees no later keys; the span has all of its tokens
         weights = self.weights * others[:, None, None]
         total = weights.sum(-1) + (0 if self.sink is None else self.sink)
         scale = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(torch.float32).tiny), 0)
         sink = None if self.sink is None else self.sink * scale
         seen = self.visible & others[:, None, None]
-        return RowsView(
-            weights * scale[..., None], seen, None, sink, self.span[:, :keys] & others, self.ids, self.query
-        )
+        return RowsView(weights * scale[..., None], seen, None, sink, self.span & spared, self.ids, self.query)

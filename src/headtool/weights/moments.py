@@ -100,7 +100,8 @@ class Moments:
     def _extremes(self, x: np.ndarray) -> None:
         self.low = min(self.low, float(np.minimum.reduce(x, None)))
         self.high = max(self.high, float(np.maximum.reduce(x, None)))
-        self._reach = max(min(-self.low, self.high), 0.0) ** 2
+        within = max(min(-self.low, self.high), 0.0)
+        self._reach = within * within  # infinity where ** would raise
 
     def end_block(self) -> None:
         """All rows of a block of columns have been added."""
