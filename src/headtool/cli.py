@@ -241,8 +241,18 @@ def _settle_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
 
 
+PYDANTIC = {  # words of the library that reads Typer's values
+    "Value error, ": "", "Input should be greater than or equal to ": "not a number from ",
+    "Input should be less than or equal to ": "above ",
+    "Input should be a valid number, unable to parse string as a number": "no number",
+    "Input should be a valid integer, unable to parse string as an integer": "no whole number",
+}  # fmt: skip
+
+
 def _usage(error: typer.TyperException) -> int:
-    message = error.format_message().strip().replace("Value error, ", "")  # pydantic's, in Typer's words
+    message = error.format_message().strip()
+    for words, better in PYDANTIC.items():
+        message = message.replace(words, better)
     if not message:  # no_args_is_help: the help has been asked for by giving nothing
         print("headtool: error: give a command\n  hint: 'headtool --help' shows what there is", file=sys.stderr)
         return IMPOSSIBLE

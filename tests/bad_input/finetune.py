@@ -24,7 +24,7 @@ FLAGS = (
     case(f"{DEMO} --lr 0", "--lr 0.0: not a number above 0", hint="for example --lr 2e-05"),
     case(f"{DEMO} --lr -1e-5", "--lr -1e-05: not a number above 0"),
     case(f"{DEMO} --lr inf", "--lr inf: not a number above 0"),
-    case(f"{DEMO} --lr fast", "invalid value for '--lr': ..."),
+    case(f"{DEMO} --lr fast", "invalid value for '--lr': no number"),
     case(f"{DEMO} --weight-decay -1", "--weight-decay -1.0: not a number from 0"),
     case(f"{DEMO} --warmup 1", "--warmup 1.0: not a share from 0 to below 1"),
     case(f"{DEMO} --batch-size 0", "invalid value for '--batch-size': ..."),

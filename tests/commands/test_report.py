@@ -227,6 +227,20 @@ def test_a_report_is_named_after_the_run_that_a_checkpoint_is_of(tmp_path, capsy
     assert "<h1>finetune-toy" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_report_of_several_models_says_so(several, tmp_path, capsys):
+    """Seeds have checkpoints of their own: the first gives the name, and how many others there are is said."""
+    given = [
+        runs.make(
+            tmp_path / name, {"importance": runs.importance(np.arange(48) / 48)}, label=name, model=name, seed=seed
+        )
+        for seed, name in enumerate(("one", "two", "three"))
+    ]
+    said = call(capsys, "report", *given, "--out", tmp_path / "report")
+    assert " report  one and 2 more  6 x 8 heads" in said.err
+    assert "<h1>one and 2 more</h1>" in (tmp_path / "report" / "report.html").read_text()
+    assert "<h1>toy</h1>" in (several / "report.html").read_text()
+
+
 def test_stdout_is_the_directory_and_done_is_done(pairs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = call(capsys, "report", *pairs[1], *K)

@@ -115,7 +115,7 @@ def _run(run: Run, groups: list[Joined], everything: list[Source], ask: SimpleNa
 
     run.manifest["top_k"] = ask.top_k
     first = groups[0].pairs[0].sources[0]
-    run.manifest["model"] = first.manifest["model"] | {"label": first.title}
+    run.manifest["model"] = first.manifest["model"] | {"label": groups[0].title}
     with run.clock.phase("statistics"):
         analyses = [
             analyse(each, top_k=ask.top_k, p_high=ask.p_high, p_low=ask.p_low, seed=ask.seed) for each in groups

@@ -11,7 +11,7 @@ import polars as pl
 from headtool.console import Console
 from headtool.errors import HeadtoolError
 from headtool.record import tables
-from headtool.reporting.source import Source
+from headtool.reporting.source import Source, titled
 
 # Suffix of the joined column -> column of importance.
 INTERVALS = {"low": "I_low", "high": "I_high"} | {n: n for n in ("differs", "rank_low", "rank_high", "top_k_share")}
@@ -46,6 +46,10 @@ class Group:
     label: str
     pairs: tuple[Pair, ...]
     heads: pl.DataFrame
+
+    @property
+    def title(self) -> str:
+        return titled([pair.sources[0] for pair in self.pairs])
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def _statistics(analyses: Sequence[Analysis]) -> pl.DataFrame:
 
 def _model(analysis: Analysis) -> str:
     source = analysis.group.pairs[0].sources[0]
-    label = source.title.replace("$", r"\$")  # matplotlib would read it as mathematics
+    label = analysis.group.title.replace("$", r"\$")  # matplotlib would read it as mathematics
     return f"{label}: {source.layers} layers x {source.heads} heads"
 
 

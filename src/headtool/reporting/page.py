@@ -48,7 +48,7 @@ def render(
     first = analyses[0].group.pairs[0].sources[0]
     facts = {
         "version": __version__, "ask": ask, "warnings": warnings, "captions": CAPTIONS, "comparison": comparison,
-        "model": first.manifest["model"] | {"label": first.title},
+        "model": first.manifest["model"] | {"label": analyses[0].group.title},
         "sections": [_section(each, figures.get(each.group.label, {}), ask) for each in analyses],
         "several_labels": len(analyses) > 1, "kinds": KINDS, "palette": maps.palette(), "steps": maps.STEPS,
         "open_maps": OPEN_MAPS, "compared": {name: _uri(png) for name, png in figures.get("", {}).items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,12 @@ class Source:
         """What identifies the content that a report takes from the run, wherever it stands."""
         hashes = {name: self.manifest["tables"][name]["sha256"] for name in self.tables}
         return {"seed": self.seed, "model": self.model, "init": self.init, "tables": hashes}
+
+
+def titled(sources: Sequence[Source]) -> str:
+    """What a report of these is called: the first by name, and how many others there are."""
+    titles = list(dict.fromkeys(source.title for source in sources))
+    return titles[0] + (f" and {len(titles) - 1} more" if len(titles) > 1 else "")
 
 
 def read(path: Path) -> Source:
