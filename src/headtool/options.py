@@ -6,6 +6,7 @@ Order of truth: flag > HEADTOOL_* variable > --config FILE > default.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -136,6 +137,12 @@ def within(command: Callable[..., Any], bounds: Sequence[tuple[str, Any, bool, s
 def harmless(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str], why: str) -> list[str]:
     """The same as notes, where what is idle says how much is done, and a preset may well hold it."""
     return [f"--{name.replace('_', '-')} {why}" for name in names if given[name] != default(command, name)]
+
+
+def folders(*given: Any) -> list[str]:
+    """What to say of data that is a folder, before it is looked through: that takes long where much is in it."""
+    there = [str(each) for each in given if each is not None and os.path.isdir(str(each).partition(":")[0])]
+    return [f"{each}: the datasets library looks through this folder, minutes where it is large" for each in there]
 
 
 def place(given: Any) -> Path:

@@ -225,6 +225,17 @@ def test_a_run_that_started_over_goes_on_without_force(tmp_path, capsys, monkeyp
     assert "interrupted; the same command without --force goes on" in call(capsys, *args, "--force").err
 
 
+def test_a_folder_of_data_is_said_to_be_looked_through(tmp_path, capsys):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "train.jsonl").write_text(
+        "".join(json.dumps({"text": f"the {name} is red"}) + "\n" for name in ("saw", "fig", "cow"))
+    )
+    said = call(capsys, "score", "demo", "--scores", "out", "--data", rows, "--out", tmp_path / "run")
+    assert said.code == 0
+    assert f"headtool: {rows}: the datasets library looks through this folder" in said.err
+
+
 def test_few_examples_are_those_of_the_data(tmp_path, capsys):
     """The pattern scores have 16 sequences of their own, which no interval is of."""
     said = call(capsys, "score", "demo", "--scores", "combined,induction", "--limit", "40", "--out", tmp_path / "run")

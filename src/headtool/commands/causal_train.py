@@ -194,6 +194,8 @@ def command(
     sides = sources.settle(data, eval, text_field, value_field, task, asked.sets)
     located = locate(model)
     layout.find(located.model_type, family)
+    for note in opt.folders(data, eval):
+        console.note(note)
     inputs = located.fingerprint() | sides.fingerprints()
     return carry_out(
         "causal-train",

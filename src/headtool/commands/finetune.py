@@ -160,6 +160,8 @@ def command(
     )  # fmt: skip
     located = locate(model)
     layout.find(located.model_type, family)
+    for note in opt.folders(train, eval):
+        console.note(note)
     inputs = located.fingerprint() | sides.fingerprints()
     return carry_out(
         "finetune",

@@ -244,6 +244,8 @@ def command(
     load.check(data, task, field or ())
     located = locate(model)
     layout.find(located.model_type, family)
+    for note in opt.folders(data):
+        console.note(note)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
     if calibration is not None:
         inputs["calibration"] = sha256(Path(calibration))

@@ -195,6 +195,8 @@ def command(
     load.check(data, task, field or ())
     located = locate(model)
     layout.find(located.model_type, family)
+    for note in opt.folders(data):
+        console.note(note)
     inputs = located.fingerprint() | {"data": load.fingerprint(data, task)}
     spread = opt.spread(device_map, max_memory, device)
     ask = SimpleNamespace(**arguments, spread=spread, before=locate(init) if init is not None else None)
