@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -64,4 +65,9 @@ def test_kill_9(model, tmp_path, into):
 
 def half_way(folder: Path) -> list[Path]:
     """What the library has begun to write."""
-    return [path for path in folder.rglob("*.incomplete") if path.exists() and path.stat().st_size]
+    found = []
+    for path in folder.rglob("*.incomplete"):
+        with contextlib.suppress(FileNotFoundError):  # it is renamed as soon as it is whole
+            if path.stat().st_size:
+                found.append(path)
+    return found
