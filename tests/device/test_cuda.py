@@ -24,7 +24,7 @@ from headtool.models.batches import IGNORED, Batch, Encoding, Examples
 from headtool.models.devices import pick_device
 from headtool.scores.ablation import Ablation
 from headtool.scores.gradient import Gradient
-from headtool.scores.measure import score_batch
+from headtool.scores.tally import score_batch
 from shell import call
 
 if not torch.cuda.is_available():

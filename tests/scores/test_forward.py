@@ -12,7 +12,7 @@ from families import ALL, random_batch, tiny
 from headtool.errors import HeadtoolError
 from headtool.models import hooks
 from headtool.models.batches import Batch
-from headtool.scores.measure import score_batch
+from headtool.scores.tally import score_batch
 
 FORWARD = ("out", "resid", "ent", "ent_rel", "task")
 PATTERNS = ("previous", "first", "duplicate", "induction")

@@ -13,7 +13,7 @@ import numpy as np
 from headtool import options as opt
 from headtool.errors import HeadtoolError
 from headtool.models.batches import Examples
-from headtool.scores import idle, measure
+from headtool.scores import idle, measure, tally
 from headtool.scores.ablation import Ablation, bytes_of, rows_of
 from headtool.scores.gradient import FirstOrder, Gradient
 from headtool.tasks import labels, load
@@ -132,7 +132,7 @@ def _forward(
     if not names:
         hint = "name others with --scores, or the span with --question-marker"
         raise HeadtoolError("no score is left to measure", hint=hint)
-    query: measure.Query = ask.query if ask.query != "auto" else "last" if adapter.layout.causal else "first"
+    query: tally.Query = ask.query if ask.query != "auto" else "last" if adapter.layout.causal else "first"
     if query == "first" and adapter.layout.causal and set(names) - {"out", "resid"}:
         run.console.warn(
             "--query first: a decoder's first position sees itself alone, whatever its attention would choose"

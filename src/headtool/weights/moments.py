@@ -17,7 +17,7 @@ LOPSIDED = 0.1  # |mean| over the standard deviation from which raw moments lose
 SIDES = Literal["rows", "columns", ""]
 
 
-class Room:
+class Workspace:
     """Where the squares of a piece and the sums of its rows go, and ones to add up with; for all pieces of a shape."""
 
     def __init__(self, piece: np.ndarray) -> None:
@@ -54,7 +54,7 @@ class Moments:
     column: float = 0.0  # largest sum of squares of a column
     columns: np.ndarray | float = 0.0  # sums of squares of the columns of the block that is being read
     _reach: float = 0.0  # what has no square above it lies between the extremes so far
-    _room: Room | None = None
+    _room: Workspace | None = None
 
     def add(self, piece: np.ndarray) -> None:
         """Take in a piece, which is left as it is."""
@@ -63,7 +63,7 @@ class Moments:
         x = piece.astype(np.float64, copy=False) if self.exact else piece
         room = self._room
         if room is None or room.squares.shape != x.shape or room.squares.dtype != x.dtype:
-            room = self._room = Room(x)
+            room = self._room = Workspace(x)
         plain = self.scale == 1.0 and self.centre == 0.0
         shifted = x if plain else x * self.scale - self.centre
         np.multiply(shifted, shifted, out=room.squares)
